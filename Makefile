@@ -1,0 +1,55 @@
+# Tuneloom for its developers. `make demo` and `make test` install what they need.
+SHELL := bash
+BIN := .venv/bin
+export PYTHONWARNINGS ?=
+UNIT ?= tests/unit
+
+.PHONY: help install install-engine demo up check format test test-unit protos base bench-gateway bench-merge clean
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /|/' | column -t -s '|'
+
+install: ## Services, worker and tools into .venv
+	@scripts/install services
+
+install-engine: install ## vLLM into .venv-engine
+	@scripts/install engine
+
+demo: install-engine ## From nothing to a fine-tuned, merged, proven and served model
+	@$(BIN)/python examples/demo.py
+
+up: install-engine ## Start every service on this machine
+	@$(BIN)/tuneloom up
+
+check: install ## Lint, types, import rules, proto drift, slim imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy protos/gen/tuneloom services examples/demo.py
+	@$(BIN)/lint-imports
+	@scripts/protos --check
+	@$(BIN)/pytest -q tests/slim
+
+format: install ## Format the code
+	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
+
+test-unit: install ## The fast tests
+	@$(BIN)/pytest -q -n 2 $(UNIT)
+
+test: install-engine ## Every test, with a real engine and a real training job
+	@$(BIN)/pytest -q -n 2 tests/unit
+	@$(BIN)/pytest -q tests/integration tests/e2e
+
+protos: install ## Generate protos/gen
+	@scripts/protos
+
+base: install ## Train the seed base model again
+	@$(BIN)/python models/seed/build.py
+
+bench-gateway: install ## Gateway against direct calls to the same upstream
+	@$(BIN)/python tests/benchmarks/gateway.py
+
+bench-merge: install ## Streaming merge against PEFT merge_and_unload
+	@$(BIN)/python tests/benchmarks/merge.py
+
+clean: ## Remove environments and caches
+	@rm -rf .venv .venv-engine .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
