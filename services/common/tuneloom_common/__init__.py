@@ -1,0 +1,1 @@
+"""What every service stands on. No machine learning and no domain of a single service belongs here."""

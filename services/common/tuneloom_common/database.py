@@ -1,0 +1,60 @@
+"""Opens a service's metadata database and brings its schema up to date. SQLite or PostgreSQL, by URL."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.resources
+import logging
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import alembic.config
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+BUSY_TIMEOUT_MS = 10_000
+
+
+async def open_database(url: str, *, migrations: str) -> AsyncEngine:
+    """Creates the engine and upgrades the schema.
+
+    `migrations` is the package that holds the Alembic scripts, for example "tuneloom_trainer.migrations".
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        await asyncio.to_thread(Path(parsed.database).parent.mkdir, parents=True, exist_ok=True)
+    engine = create_async_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_immediate)
+    async with engine.begin() as connection:
+        await connection.run_sync(_upgrade, migrations)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions are begun below, not by the driver
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    # A deferred transaction that reads and then writes can fail at the write; taking the lock first cannot.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _upgrade(connection: Connection, migrations: str) -> None:
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(importlib.resources.files(migrations)))
+    config.attributes["connection"] = connection
+    alembic.command.upgrade(config, "head")

@@ -1,0 +1,79 @@
+"""Identifiers and resource names.
+
+Ids are `[a-z0-9][a-z0-9._-]{0,62}` without "--" and "..", so they are safe in paths, URLs and engine names.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+
+from tuneloom_common.errors import InvalidArgument
+
+ENGINE_DIGEST_CHARS = 12
+_ID = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+
+
+def new_id(prefix: str) -> str:
+    """A fresh id such as "job-4k2m9x7q", about 50 random bits."""
+    return f"{prefix}-" + "".join(secrets.choice(_ALPHABET) for _ in range(10))
+
+
+def check_id(value: str, *, field: str) -> str:
+    """Returns the value when it is a well-formed id, else raises InvalidArgument naming the field."""
+    if not _ID.fullmatch(value) or "--" in value or ".." in value:
+        raise InvalidArgument(
+            f"{field}: {value!r} is not a valid id; use 1-63 of a-z 0-9 . _ - , starting and ending with a letter "
+            "or digit, without '--' or '..'",
+            field=field,
+        )
+    return value
+
+
+def check_sha256(value: str, *, field: str) -> str:
+    """Returns the value when it is a lower-case hex sha256, else raises InvalidArgument naming the field."""
+    if not _SHA256.fullmatch(value):
+        raise InvalidArgument(f"{field}: {value!r} is not a sha256 in lower-case hex", field=field)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class VersionName:
+    """The parts of "models/{id}/versions/{number}" or "datasets/{id}/versions/{number}"."""
+
+    collection: str
+    id: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.collection}/{self.id}/versions/{self.number}"
+
+    @property
+    def parent(self) -> str:
+        return f"{self.collection}/{self.id}"
+
+    @classmethod
+    def parse(cls, name: str, *, field: str = "name") -> VersionName:
+        parts = name.split("/")
+        well_formed = len(parts) == 4 and parts[0] in ("models", "datasets") and parts[2] == "versions"
+        if not well_formed or not parts[3].isascii() or not parts[3].isdigit():
+            raise InvalidArgument(
+                f"{field}: {name!r} is not a version name such as 'models/assistant/versions/3'", field=field
+            )
+        return cls(parts[0], check_id(parts[1], field=field), int(parts[3]))
+
+
+def parse_name(name: str, collection: str, *, field: str = "name") -> str:
+    """The id in "{collection}/{id}"."""
+    head, _, tail = name.partition("/")
+    if head != collection or not tail:
+        raise InvalidArgument(f"{field}: {name!r} must look like '{collection}/…'", field=field)
+    return check_id(tail, field=field)
+
+
+def engine_name(model_id: str, digest: str) -> str:
+    """The immutable name by which an engine knows a version."""
+    return f"{model_id}--{digest[:ENGINE_DIGEST_CHARS]}"

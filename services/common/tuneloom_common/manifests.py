@@ -1,0 +1,147 @@
+"""The artifact manifest: what a version consists of and where it came from.
+
+The digest of a version is the sha256 of its manifest's canonical JSON (UTF-8, sorted keys, no spaces, absent
+fields left out), so equal content has equal identity everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from tuneloom_common.errors import InvalidArgument
+from tuneloom_common.ids import check_sha256
+
+SCHEMA_VERSION: Literal[1] = 1
+Kind = Literal["dataset", "base", "adapter", "merged", "checkpoint"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(_Part):
+    """One file: `path` relative with forward slashes, `size` in bytes."""
+
+    path: str
+    size: int = Field(ge=0)
+    sha256: str
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
+            raise ValueError(f"{path!r} is not a relative path inside the artifact")
+        return path
+
+    @field_validator("sha256")
+    @classmethod
+    def _hash(cls, value: str) -> str:
+        return check_sha256(value, field="sha256")
+
+
+class BaseRef(_Part):
+    """The full-weight version an adapter or checkpoint was trained on, or a merged model was made from."""
+
+    model: str
+    digest: str
+
+
+class Template(_Part):
+    """What turns a conversation into tokens, frozen at training time."""
+
+    tokenizer_sha256: str
+    chat_template_sha256: str
+    stop_tokens: tuple[str, ...]
+
+
+class Lora(_Part):
+    """The adapter's shape; `targets` are names of linear layers."""
+
+    r: int
+    alpha: float
+    targets: tuple[str, ...]
+    rslora: bool = False
+
+
+class Lineage(_Part):
+    """Where an artifact came from. Digests are of versions, `recipe` of the resolved training spec."""
+
+    job: str | None = None
+    step: int | None = None
+    datasets: tuple[str, ...] = ()
+    recipe: str | None = None
+    seed: int | None = None
+    code_version: str | None = None
+    parent: str | None = None
+
+
+class Proof(_Part):
+    """Evidence that a merged model answers as base plus adapter does, over held-out prompts.
+
+    `greedy_agreement` is the share of generated positions on which the argmax tokens are equal, `max_logit_diff`
+    the largest absolute difference of any logit, `mean_kl` the mean KL(adapter || merged) per position in nats,
+    `adapter_effect` the largest logit difference between the base alone and base plus adapter: a proof over
+    prompts the adapter does not touch would prove nothing.
+    """
+
+    prompts: int
+    positions: int
+    greedy_agreement: float
+    max_logit_diff: float
+    mean_kl: float
+    adapter_effect: float
+    dtype: str
+
+
+class Manifest(_Part):
+    """A version's content, provenance and proof."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    kind: Kind
+    files: tuple[FileEntry, ...] = Field(min_length=1)
+    base: BaseRef | None = None
+    template: Template | None = None
+    lora: Lora | None = None
+    quantization: str | None = None
+    lineage: Lineage | None = None
+    proof: Proof | None = None
+
+    @field_validator("files")
+    @classmethod
+    def _unique_and_sorted(cls, files: tuple[FileEntry, ...]) -> tuple[FileEntry, ...]:
+        paths = [file.path for file in files]
+        if len(set(paths)) != len(paths):
+            raise ValueError("two files have the same path")
+        return tuple(sorted(files, key=lambda file: file.path))
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+    def canonical(self) -> bytes:
+        return canonical_json(self.model_dump(mode="json", exclude_none=True))
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.canonical()).hexdigest()
+
+    @classmethod
+    def parse(cls, data: str | bytes) -> Manifest:
+        """Parses and validates; raises InvalidArgument naming the offending field."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "manifest_json"
+            raise InvalidArgument(f"manifest: {where}: {first['msg']}", field=where) from None
+
+
+def canonical_json(value: Any) -> bytes:
+    """One spelling per value: sorted keys, no spaces, UTF-8; NaN is refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()

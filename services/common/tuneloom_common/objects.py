@@ -1,0 +1,177 @@
+"""Object storage: content-addressed blobs, manifests written last.
+
+Layout: `blobs/sha256/<hex>` and `manifests/<digest>.json`. Blobs and manifests are immutable and created with
+put-if-absent; readers follow a manifest, never a prefix listing, and verify every byte against its hash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from urllib.parse import urlparse
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import LocalStore, MemoryStore, S3Store
+
+from tuneloom_common.errors import DataLoss, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from tuneloom_common.manifests import FileEntry, Manifest
+
+CHUNK_BYTES = 1 << 20
+
+
+class ObjectStore:
+    """The one way to stored artifacts. `url` is file:///directory, s3://bucket/prefix or memory://."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        parsed = urlparse(url)
+        self._root: Path | None = None
+        self._store: LocalStore | S3Store | MemoryStore
+        if parsed.scheme == "file":
+            self._root = Path(parsed.path)
+            self._store = LocalStore(prefix=self._root, mkdir=True)
+        elif parsed.scheme == "s3":
+            self._store = S3Store.from_url(url)
+        elif parsed.scheme == "memory":
+            self._store = MemoryStore()
+        else:
+            raise InvalidArgument(f"object store URL {url!r}: use file:///directory or s3://bucket/prefix")
+
+    async def put_file(self, path: Path, *, name: str) -> FileEntry:
+        """Stores a local file's content under its hash, unless it is there already."""
+        sha256, size = await asyncio.to_thread(hash_file, path)
+        await self.put_known_file(path, sha256=sha256, size=size)
+        return FileEntry(path=name, size=size, sha256=sha256)
+
+    async def put_known_file(self, path: Path, *, sha256: str, size: int) -> None:
+        """Stores a local file whose hash the caller has just computed."""
+        if await self.has_blob(sha256, size=size):
+            return
+        try:
+            await obstore.put_async(self._store, _blob(sha256), path)
+        except (BaseError, OSError) as error:
+            raise self._translate(error) from error
+
+    async def put_directory(self, directory: Path) -> tuple[FileEntry, ...]:
+        """Stores every file below a directory."""
+        paths = sorted(path for path in directory.rglob("*") if path.is_file())
+        return tuple([await self.put_file(path, name=path.relative_to(directory).as_posix()) for path in paths])
+
+    async def has_blob(self, sha256: str, *, size: int) -> bool:
+        """Whether a blob of this hash and size is stored."""
+        try:
+            return (await obstore.head_async(self._store, _blob(sha256)))["size"] == size
+        except FileNotFoundError:
+            return False
+        except BaseError as error:
+            raise self._translate(error) from error
+
+    async def read_blob(self, sha256: str) -> AsyncIterator[bytes]:
+        """Streams a blob; raises DataLoss after the last byte when it is not what its name says."""
+        try:
+            answer = await obstore.get_async(self._store, _blob(sha256))
+        except FileNotFoundError:
+            raise NotFound(f"blob {sha256} is not stored; upload it first") from None
+        hasher = hashlib.sha256()
+        async for piece in answer.stream(min_chunk_size=CHUNK_BYTES):
+            data = bytes(piece)
+            hasher.update(data)
+            yield data
+        if hasher.hexdigest() != sha256:
+            raise DataLoss(f"blob {sha256} is damaged in {self.url}; restore it from a backup or upload it again")
+
+    async def put_manifest(self, manifest: Manifest) -> str:
+        """Commits a version: checks that its blobs are there, then creates the manifest. Idempotent."""
+        for file in manifest.files:
+            if not await self.has_blob(file.sha256, size=file.size):
+                raise NotFound(f"{file.path}: blob {file.sha256} is not stored; upload it before the manifest")
+        digest = manifest.digest
+        try:
+            await obstore.put_async(
+                self._store, _manifest(digest), manifest.canonical(), mode="create", use_multipart=False
+            )
+        except AlreadyExistsError:
+            pass
+        except (BaseError, OSError) as error:
+            raise self._translate(error) from error
+        return digest
+
+    async def read_manifest(self, digest: str) -> Manifest:
+        """Reads a manifest and checks it against its digest."""
+        try:
+            answer = await obstore.get_async(self._store, _manifest(digest))
+        except FileNotFoundError:
+            raise NotFound(f"manifest {digest} is not stored") from None
+        data = bytes(await answer.bytes_async())
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise DataLoss(f"manifest {digest} is damaged in {self.url}; restore it from a backup")
+        return Manifest.parse(data)
+
+    async def materialize(self, files: Iterable[FileEntry], directory: Path) -> Path:
+        """Makes files available in a directory that must not exist yet, verified, all or nothing.
+
+        On a local store the files are hard links to the blobs: nobody may write to them.
+        """
+        staging = directory.with_name(f"{directory.name}.part-{os.getpid()}")
+        await asyncio.to_thread(shutil.rmtree, staging, True)
+        try:
+            for file in files:
+                target = staging / file.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                await self._fetch(file, target)
+            staging.rename(directory)
+        except (BaseError, OSError) as error:
+            await asyncio.to_thread(shutil.rmtree, staging, True)
+            raise self._translate(error) from error
+        return directory
+
+    async def _fetch(self, file: FileEntry, target: Path) -> None:
+        if self._root is not None and await asyncio.to_thread(_link, self._root / _blob(file.sha256), target):
+            sha256, _ = await asyncio.to_thread(hash_file, target)
+            if sha256 != file.sha256:
+                raise DataLoss(f"{file.path}: blob {file.sha256} is damaged in {self.url}; upload it again")
+            return
+        with target.open("wb") as output:
+            async for chunk in self.read_blob(file.sha256):
+                await asyncio.to_thread(output.write, chunk)
+
+    def _translate(self, error: Exception) -> Exception:
+        if isinstance(error, (DataLoss, NotFound, ResourceExhausted)):
+            return error
+        text = str(error)
+        if "No space left" in text or "Disk quota" in text:
+            return ResourceExhausted(
+                f"no space left in {self.url}; free some space and repeat the call, nothing stored was lost",
+                reason="DISK_FULL",
+            )
+        return Unavailable(f"object store {self.url} failed: {text.splitlines()[0][:200]}")
+
+
+def hash_file(path: Path) -> tuple[str, int]:
+    """sha256 in hex and size in bytes."""
+    with path.open("rb") as source:
+        digest = hashlib.file_digest(source, "sha256").hexdigest()
+        return digest, source.tell()
+
+
+def _link(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise NotFound(f"blob {source.name} is not stored; upload it first") from None
+    except OSError:  # another file system
+        return False
+    return True
+
+
+def _blob(sha256: str) -> str:
+    return f"blobs/sha256/{sha256}"
+
+
+def _manifest(digest: str) -> str:
+    return f"manifests/{digest}.json"
