@@ -1,0 +1,103 @@
+"""Composition root of the registry process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+
+import grpc
+import structlog
+
+from tuneloom.registry.v1 import registry_pb2_grpc
+from tuneloom_common import logging
+from tuneloom_common.database import open_database
+from tuneloom_common.errors import TuneloomError
+from tuneloom_common.grpc import bind, build_server
+from tuneloom_common.objects import ObjectStore
+from tuneloom_common.settings import load
+from tuneloom_registry.build_store import BuildStore
+from tuneloom_registry.builder import Builder
+from tuneloom_registry.service import RegistryService
+from tuneloom_registry.settings import RegistrySettings
+from tuneloom_registry.store import VersionStore
+
+SERVICE_NAME = "tuneloom.registry.v1.RegistryService"
+SHUTDOWN_GRACE_SECONDS = 3
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryApp:
+    """A started registry."""
+
+    server: grpc.aio.Server
+    port: int
+    builder: Builder
+    versions: VersionStore
+    builds: BuildStore
+    objects: ObjectStore
+
+
+async def build(settings: RegistrySettings, stack: AsyncExitStack) -> RegistryApp:
+    """Opens the stores and binds the port; the stack closes what was opened."""
+    engine = await open_database(settings.database_url, migrations="tuneloom_registry.migrations")
+    stack.push_async_callback(engine.dispose)
+    versions = VersionStore(engine)
+    builds = BuildStore(engine, lease=timedelta(seconds=settings.build_lease_seconds))
+    objects = ObjectStore(settings.objects_url)
+    staging = settings.work_dir / "uploads"
+    staging.mkdir(parents=True, exist_ok=True)
+    service = RegistryService(versions=versions, builds=builds, objects=objects, staging=staging)
+    server = await build_server(
+        domain="registry.tuneloom",
+        token=settings.token.get_secret_value() if settings.token else None,
+        services=[
+            (
+                SERVICE_NAME,
+                lambda server: registry_pb2_grpc.add_RegistryServiceServicer_to_server(service, server),
+            )
+        ],
+    )
+    port = bind(server, f"{settings.host}:{settings.port}", setting="TUNELOOM_REGISTRY_PORT")
+    builder = Builder(
+        versions=versions,
+        builds=builds,
+        objects=objects,
+        work_dir=settings.work_dir / "builds",
+        command=settings.build_command,
+        slots=settings.build_slots,
+        lease_seconds=settings.build_lease_seconds,
+        proof_dtype=settings.proof_dtype,
+    )
+    return RegistryApp(server, port, builder, versions, builds, objects)
+
+
+async def serve(settings: RegistrySettings) -> None:
+    """Runs until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        app = await build(settings, stack)
+        await app.server.start()
+        log.info(f"registry listens on {settings.host}:{app.port}, objects in {settings.objects_url}")
+        building = asyncio.create_task(app.builder.run())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({building, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if building.done():
+            building.result()
+        building.cancel()
+        await asyncio.gather(building, return_exceptions=True)
+        await app.server.stop(SHUTDOWN_GRACE_SECONDS)
+
+
+def main() -> None:
+    settings = load(RegistrySettings)
+    logging.configure("registry", json=settings.log_json, level=settings.log_level)
+    try:
+        asyncio.run(serve(settings))
+    except TuneloomError as error:
+        raise SystemExit(f"registry: {error}") from None

@@ -1,0 +1,96 @@
+"""A PEFT LoRA adapter on disk: what it updates, and whether an engine can serve it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneloom_registry.build.failures import BuildFailed
+from tuneloom_registry.build.tensors import TensorSlice, read_header
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+_REFUSED = {
+    "use_dora": "DoRA",
+    "lora_bias": "biases in LoRA layers",
+    "modules_to_save": "fully trained modules",
+    "layer_replication": "layer replication",
+    "alora_invocation_tokens": "activated LoRA",
+    "use_qalora": "QALoRA",
+    "trainable_token_indices": "trained token embeddings",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """delta = scale * B @ A for one weight matrix; A is [r, in], B is [out, r]."""
+
+    module: str
+    a: TensorSlice
+    b: TensorSlice
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A validated adapter, its updates by base tensor name."""
+
+    config: dict[str, Any]
+    updates: dict[str, Update]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return tuple(sorted({update.module.rpartition(".")[2] for update in self.updates.values()}))
+
+
+def read_adapter(directory: Path) -> Adapter:
+    """Reads and validates; raises BuildFailed naming what an engine would refuse."""
+    config: dict[str, Any] = json.loads((directory / CONFIG_FILE).read_bytes())
+    check_servable(config)
+    pairs: dict[str, dict[str, TensorSlice]] = {}
+    for name, tensor in read_header(directory / WEIGHTS_FILE).items():
+        match = _KEY.fullmatch(name)
+        if match is None:
+            raise BuildFailed("ADAPTER_INVALID", f"{WEIGHTS_FILE}: {name} is not a LoRA weight")
+        pairs.setdefault(match["module"], {})[match["side"]] = tensor
+    updates = {}
+    for module, sides in pairs.items():
+        if sides.keys() != {"A", "B"}:
+            raise BuildFailed("ADAPTER_INVALID", f"{WEIGHTS_FILE}: {module} has only lora_{''.join(sides)}")
+        rank = sides["A"].shape[0]
+        if sides["B"].shape[1] != rank or sides["A"].size == 0 or rank != _for_module(config, "rank", module):
+            raise BuildFailed(
+                "ADAPTER_INVALID", f"{WEIGHTS_FILE}: shapes of {module} do not fit the rank in {CONFIG_FILE}"
+            )
+        alpha = _for_module(config, "alpha", module)
+        scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        updates[f"{module}.weight"] = Update(module, sides["A"], sides["B"], scale)
+    if not updates:
+        raise BuildFailed("ADAPTER_INVALID", f"{WEIGHTS_FILE} holds no LoRA weights")
+    return Adapter(config, updates)
+
+
+def check_servable(config: dict[str, Any]) -> None:
+    """Refuses what vLLM refuses, so it is said now and not at the first request."""
+    for key, what in _REFUSED.items():
+        if config.get(key):
+            raise BuildFailed("NOT_SERVABLE", f"{CONFIG_FILE}: {key} is set; engines do not serve {what}")
+    if config.get("bias", "none") != "none":
+        raise BuildFailed("NOT_SERVABLE", f"{CONFIG_FILE}: bias is {config['bias']!r}; engines need 'none'")
+    if config.get("init_lora_weights") not in (True, False, "gaussian", None):
+        raise BuildFailed("NOT_SERVABLE", f"{CONFIG_FILE}: init_lora_weights changes the base weights")
+    if config.get("fan_in_fan_out"):
+        raise BuildFailed("NOT_SERVABLE", f"{CONFIG_FILE}: fan_in_fan_out layers (GPT-2 style) are not supported")
+
+
+def _for_module(config: dict[str, Any], what: str, module: str) -> Any:
+    """Rank or alpha of one module: an entry of the pattern wins over the default."""
+    for pattern, value in (config.get(f"{what}_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return config["r" if what == "rank" else "lora_alpha"]

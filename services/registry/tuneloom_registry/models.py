@@ -1,0 +1,177 @@
+"""The registry's vocabulary: references, versions, builds and their states."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from tuneloom_common.errors import FailedPrecondition, InvalidArgument
+from tuneloom_common.ids import VersionName, check_id, check_sha256, engine_name
+from tuneloom_common.manifests import Manifest
+
+DEFAULT_ALIAS = "default"
+DEFAULT_MAX_SHARD_BYTES = 2_000_000_000
+DEFAULT_MIN_GREEDY_AGREEMENT = 0.99
+_ENGINE_NAME = re.compile(r"(?P<id>[a-z0-9._-]+)--(?P<digest>[0-9a-f]{12})")
+_UNSAFE_SUFFIXES = (
+    ".bin", ".ckpt", ".dill", ".h5", ".joblib", ".msgpack", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".py",
+    ".pyc", ".so",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a public name asks for: exactly one of alias, number, digest (or a digest prefix) in one parent."""
+
+    parent: str
+    alias: str = ""
+    number: int = 0
+    digest: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Parses every form a client may use; raises InvalidArgument for anything else."""
+        if text.startswith("datasets/") and text.count("/") == 1:
+            return cls(parent=f"datasets/{check_id(text.removeprefix('datasets/'), field='reference')}")
+        if text.startswith(("models/", "datasets/")):
+            version = VersionName.parse(text, field="reference")
+            return cls(parent=version.parent, number=version.number)
+        if match := _ENGINE_NAME.fullmatch(text):
+            return cls(parent=_model(match["id"]), digest=match["digest"])
+        if "@" in text:
+            name, _, tail = text.partition("@")
+            if tail.startswith("sha256:"):
+                digest = check_sha256(tail.removeprefix("sha256:"), field="reference")
+                return cls(parent=_model(name), digest=digest)
+            return cls(parent=_model(name), alias=check_id(tail, field="reference"))
+        name, colon, number = text.partition(":")
+        if colon:
+            if not number.isascii() or not number.isdigit() or len(number) > 9:
+                raise InvalidArgument(f"reference: {number!r} in {text!r} is not a version number", field="reference")
+            return cls(parent=_model(name), number=int(number))
+        return cls(parent=_model(name), alias=DEFAULT_ALIAS)
+
+
+def _model(model_id: str) -> str:
+    return f"models/{check_id(model_id, field='reference')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A model or a dataset: a named series of versions."""
+
+    name: str
+    create_time: datetime
+    training_job: str = ""
+    latest_version: int = 0
+    aliases: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """An immutable artifact in its parent."""
+
+    name: VersionName
+    digest: str
+    manifest: Manifest
+    create_time: datetime
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def engine_name(self) -> str:
+        return engine_name(self.name.id, self.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    parent: str
+    alias: str
+    version: int
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvent:
+    """An alias moved, or (alias empty) a version was added."""
+
+    sequence: int
+    model: str
+    alias: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The lease a writer works under; see tuneloom.common.v1.Fence."""
+
+    scope: str
+    epoch: int
+
+
+class BuildState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in (BuildState.SUCCEEDED, BuildState.FAILED, BuildState.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSpec:
+    """What to build from `source`, a version name. The merge options are ignored by a conversion."""
+
+    action: Literal["convert", "merge"]
+    source: str
+    max_shard_size_bytes: int = DEFAULT_MAX_SHARD_BYTES
+    proof_prompts: tuple[str, ...] = ()
+    min_greedy_agreement: float = DEFAULT_MIN_GREEDY_AGREEMENT
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One unit of build work. `lease_epoch` counts the claims; only the newest may write."""
+
+    id: str
+    spec: BuildSpec
+    target_model: str
+    target_aliases: tuple[str, ...]
+    fence: Fence | None
+    state: BuildState
+    create_time: datetime
+    error: str = ""
+    progress: str = ""
+    result_version: str = ""
+    lease_epoch: int = 0
+    end_time: datetime | None = None
+
+
+def check_registrable(manifest: Manifest) -> None:
+    """The rules a manifest from outside must meet; raises with the file or field at fault."""
+    for file in manifest.files:
+        if file.path.lower().endswith(_UNSAFE_SUFFIXES):
+            raise InvalidArgument(
+                f"files: {file.path} can carry code; only safetensors weights and text files are stored, convert it "
+                "with save_pretrained(…, safe_serialization=True)",
+                field="files",
+                reason="UNSAFE_FILE",
+            )
+    paths = {file.path for file in manifest.files}
+    if manifest.kind == "merged":
+        raise FailedPrecondition(
+            "merged models come from a merge build, which proves them; request one with CreateBuild",
+            reason="PROOF_REQUIRED",
+        )
+    if manifest.kind == "base":
+        if manifest.template is None:
+            raise InvalidArgument("template: a base needs its tokenizer and chat template hashes", field="template")
+        if "config.json" not in paths or not any(path.endswith(".safetensors") for path in paths):
+            raise InvalidArgument("files: a base needs config.json and safetensors weights", field="files")
+    if manifest.kind in ("adapter", "checkpoint") and manifest.base is None:
+        raise InvalidArgument(f"base: {manifest.kind} manifests name the base they were trained on", field="base")

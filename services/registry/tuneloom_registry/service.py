@@ -1,0 +1,269 @@
+"""The gRPC face of the registry. Handlers translate, call one use case and translate back; no handler has a `try`."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from tuneloom.registry.v1 import builds_pb2, registry_pb2, registry_pb2_grpc, versions_pb2
+from tuneloom_common.errors import InvalidArgument, ResourceExhausted
+from tuneloom_common.ids import VersionName, check_id, check_sha256, parse_name
+from tuneloom_common.manifests import Manifest
+from tuneloom_common.objects import ObjectStore
+from tuneloom_common.paging import decode_token, encode_token, page_limit
+from tuneloom_data.contract import check_file
+from tuneloom_registry import mapping
+from tuneloom_registry.build_store import BuildStore
+from tuneloom_registry.models import Reference, check_registrable
+from tuneloom_registry.store import VersionStore
+
+WATCH_POLL_SECONDS = 1.0
+
+
+class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
+    """See registry.proto. `staging` is a local directory for uploads on their way into the object store."""
+
+    def __init__(self, *, versions: VersionStore, builds: BuildStore, objects: ObjectStore, staging: Path) -> None:
+        self._versions = versions
+        self._builds = builds
+        self._objects = objects
+        self._staging = staging
+
+    # Blobs
+
+    async def UploadBlob(  # noqa: N802
+        self, request_iterator: AsyncIterator[registry_pb2.UploadBlobRequest], context: Any
+    ) -> versions_pb2.Blob:
+        expected = (await anext(request_iterator)).blob
+        check_sha256(expected.sha256, field="blob.sha256")
+        if not await self._objects.has_blob(expected.sha256, size=expected.size_bytes):
+            with tempfile.NamedTemporaryFile(dir=self._staging) as staged:
+                await _receive(request_iterator, expected, Path(staged.name))
+                await self._objects.put_known_file(Path(staged.name), sha256=expected.sha256, size=expected.size_bytes)
+        return expected
+
+    async def DownloadBlob(  # noqa: N802
+        self, request: registry_pb2.DownloadBlobRequest, context: Any
+    ) -> AsyncIterator[registry_pb2.DownloadBlobResponse]:
+        check_sha256(request.sha256, field="sha256")
+        async for chunk in self._objects.read_blob(request.sha256):
+            yield registry_pb2.DownloadBlobResponse(chunk=chunk)
+
+    # Collections
+
+    async def CreateDataset(  # noqa: N802
+        self, request: registry_pb2.CreateDatasetRequest, context: Any
+    ) -> versions_pb2.Dataset:
+        name = f"datasets/{check_id(request.dataset_id, field='dataset_id')}"
+        if request.validate_only:
+            return versions_pb2.Dataset(name=name)
+        return mapping.to_dataset(await self._versions.create_collection(name, request_id=request.request_id))
+
+    async def GetDataset(  # noqa: N802
+        self, request: registry_pb2.GetDatasetRequest, context: Any
+    ) -> versions_pb2.Dataset:
+        name = f"datasets/{parse_name(request.name, 'datasets')}"
+        return mapping.to_dataset(await self._versions.get_collection(name))
+
+    async def ListDatasets(  # noqa: N802
+        self, request: registry_pb2.ListDatasetsRequest, context: Any
+    ) -> registry_pb2.ListDatasetsResponse:
+        limit = page_limit(request.page_size)
+        found = await self._versions.list_collections(
+            "datasets/", after=decode_token(request.page_token), limit=limit + 1
+        )
+        return registry_pb2.ListDatasetsResponse(
+            datasets=[mapping.to_dataset(collection) for collection in found[:limit]],
+            next_page_token=encode_token(found[limit - 1].name) if len(found) > limit else "",
+        )
+
+    async def CreateModel(  # noqa: N802
+        self, request: registry_pb2.CreateModelRequest, context: Any
+    ) -> versions_pb2.Model:
+        name = f"models/{check_id(request.model_id, field='model_id')}"
+        if request.validate_only:
+            return versions_pb2.Model(name=name)
+        created = await self._versions.create_collection(
+            name, request_id=request.request_id, training_job=request.training_job
+        )
+        return mapping.to_model(created)
+
+    async def GetModel(self, request: registry_pb2.GetModelRequest, context: Any) -> versions_pb2.Model:  # noqa: N802
+        name = f"models/{parse_name(request.name, 'models')}"
+        return mapping.to_model(await self._versions.get_collection(name))
+
+    async def ListModels(  # noqa: N802
+        self, request: registry_pb2.ListModelsRequest, context: Any
+    ) -> registry_pb2.ListModelsResponse:
+        limit = page_limit(request.page_size)
+        found = await self._versions.list_collections(
+            "models/",
+            after=decode_token(request.page_token),
+            limit=limit + 1,
+            include_training_jobs=request.include_training_jobs,
+        )
+        return registry_pb2.ListModelsResponse(
+            models=[mapping.to_model(collection) for collection in found[:limit]],
+            next_page_token=encode_token(found[limit - 1].name) if len(found) > limit else "",
+        )
+
+    # Versions
+
+    async def CreateVersion(  # noqa: N802
+        self, request: registry_pb2.CreateVersionRequest, context: Any
+    ) -> versions_pb2.Version:
+        manifest = Manifest.parse(request.manifest_json)
+        check_registrable(manifest)
+        kind, _, _ = request.parent.partition("/")
+        if (manifest.kind == "dataset") != (kind == "datasets"):
+            raise InvalidArgument(
+                f"parent: a {manifest.kind} cannot be a version of {request.parent!r}", field="parent"
+            )
+        for alias in request.aliases:
+            check_id(alias, field="aliases")
+        if manifest.kind == "dataset":
+            await self._check_dataset(manifest)
+        await self._versions.get_collection(request.parent)
+        if request.validate_only:
+            return versions_pb2.Version(digest=manifest.digest)
+        await self._objects.put_manifest(manifest)
+        version = await self._versions.create_version(
+            request.parent,
+            manifest,
+            set_aliases=request.aliases,
+            fence=mapping.from_fence(request.fence),
+        )
+        return mapping.to_version(version)
+
+    async def _check_dataset(self, manifest: Manifest) -> None:
+        directory = Path(tempfile.mkdtemp(dir=self._staging)) / "dataset"
+        try:
+            await self._objects.materialize(manifest.files, directory)
+            for file in manifest.files:
+                report = await asyncio.to_thread(check_file, directory / file.path)
+                if not report.passed:
+                    raise InvalidArgument(
+                        f"{file.path}: {report.summary()}; mend them and upload again",
+                        field="manifest_json",
+                        reason="DATA_CONTRACT",
+                    )
+        finally:
+            await asyncio.to_thread(shutil.rmtree, directory.parent, True)
+
+    async def GetVersion(  # noqa: N802
+        self, request: registry_pb2.GetVersionRequest, context: Any
+    ) -> versions_pb2.Version:
+        return mapping.to_version(await self._versions.get_version(VersionName.parse(request.name)))
+
+    async def ListVersions(  # noqa: N802
+        self, request: registry_pb2.ListVersionsRequest, context: Any
+    ) -> registry_pb2.ListVersionsResponse:
+        limit = page_limit(request.page_size)
+        before = int(decode_token(request.page_token) or 0)
+        found = await self._versions.list_versions(request.parent, before=before, limit=limit + 1)
+        return registry_pb2.ListVersionsResponse(
+            versions=[mapping.to_version(version) for version in found[:limit]],
+            next_page_token=encode_token(str(found[limit - 1].name.number)) if len(found) > limit else "",
+        )
+
+    async def ResolveVersion(  # noqa: N802
+        self, request: registry_pb2.ResolveVersionRequest, context: Any
+    ) -> versions_pb2.Version:
+        return mapping.to_version(await self._versions.resolve(Reference.parse(request.reference)))
+
+    # Aliases
+
+    async def SetAlias(self, request: registry_pb2.SetAliasRequest, context: Any) -> versions_pb2.Alias:  # noqa: N802
+        parent, alias = mapping.parse_alias_name(request.name)
+        expected = request.expected_version if request.HasField("expected_version") else None
+        return mapping.to_alias(await self._versions.set_alias(parent, alias, request.version, expected=expected))
+
+    async def WatchModels(  # noqa: N802
+        self, request: registry_pb2.WatchModelsRequest, context: Any
+    ) -> AsyncIterator[registry_pb2.ModelEvent]:
+        sequence = request.after_sequence
+        if sequence < 0:
+            sequence = await self._versions.last_sequence()
+        await context.send_initial_metadata(())
+        while True:
+            events = await self._versions.events_after(sequence)
+            for event in events:
+                sequence = event.sequence
+                yield mapping.to_event(event)
+            if not events:
+                await self._versions.bell.wait(WATCH_POLL_SECONDS)
+
+    # Builds
+
+    async def CreateBuild(  # noqa: N802
+        self, request: registry_pb2.CreateBuildRequest, context: Any
+    ) -> builds_pb2.Build:
+        spec = mapping.from_build_spec(request.build)
+        source = await self._versions.get_version(VersionName.parse(spec.source, field="build"))
+        needed = {"convert": "checkpoint", "merge": "adapter"}[spec.action]
+        if source.manifest.kind != needed:
+            raise InvalidArgument(
+                f"build.{spec.action}: {spec.source} is a {source.manifest.kind}, a {spec.action} needs a {needed}",
+                field=f"build.{spec.action}",
+            )
+        await self._versions.get_collection(request.build.target_model)
+        for alias in request.build.target_aliases:
+            check_id(alias, field="build.target_aliases")
+        if request.validate_only:
+            return request.build
+        build = await self._builds.create(
+            spec,
+            target_model=request.build.target_model,
+            target_aliases=request.build.target_aliases,
+            fence=mapping.from_fence(request.build.fence),
+            request_id=request.request_id,
+        )
+        return mapping.to_build(build)
+
+    async def GetBuild(self, request: registry_pb2.GetBuildRequest, context: Any) -> builds_pb2.Build:  # noqa: N802
+        return mapping.to_build(await self._builds.get(parse_name(request.name, "builds")))
+
+    async def ListBuilds(  # noqa: N802
+        self, request: registry_pb2.ListBuildsRequest, context: Any
+    ) -> registry_pb2.ListBuildsResponse:
+        limit = page_limit(request.page_size)
+        before = int(decode_token(request.page_token) or 0)
+        found = await self._builds.list_builds(before=before, limit=limit + 1)
+        return registry_pb2.ListBuildsResponse(
+            builds=[mapping.to_build(build) for _, build in found[:limit]],
+            next_page_token=encode_token(str(found[limit - 1][0])) if len(found) > limit else "",
+        )
+
+    async def CancelBuild(self, request: registry_pb2.CancelBuildRequest, context: Any) -> builds_pb2.Build:  # noqa: N802
+        return mapping.to_build(await self._builds.request_cancel(parse_name(request.name, "builds")))
+
+
+async def _receive(
+    parts: AsyncIterator[registry_pb2.UploadBlobRequest], expected: versions_pb2.Blob, target: Path
+) -> None:
+    """Writes the chunks to a file; raises InvalidArgument when they are not what was announced."""
+    hasher, size = hashlib.sha256(), 0
+    with target.open("wb") as output:
+        async for part in parts:
+            size += len(part.chunk)
+            if size > expected.size_bytes:
+                break
+            hasher.update(part.chunk)
+            try:
+                await asyncio.to_thread(output.write, part.chunk)
+            except OSError as error:
+                raise ResourceExhausted(
+                    f"no space left for the upload ({error.strerror}); free some and upload again",
+                    reason="DISK_FULL",
+                ) from error
+    if size != expected.size_bytes or hasher.hexdigest() != expected.sha256:
+        raise InvalidArgument(
+            f"blob: got {size} bytes with another hash than announced ({expected.size_bytes} bytes, "
+            f"{expected.sha256}); the file changed or the upload was cut, send it again",
+            field="blob",
+        )

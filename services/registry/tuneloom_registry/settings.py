@@ -1,0 +1,31 @@
+"""The registry's settings, from TUNELOOM_REGISTRY_* variables."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from tuneloom_common.settings import ServiceSettings
+
+
+class RegistrySettings(ServiceSettings):
+    """Where the registry listens, stores and builds."""
+
+    model_config = SettingsConfigDict(env_prefix="TUNELOOM_REGISTRY_", frozen=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8021, ge=0, le=65535)
+    token: SecretStr | None = None
+    database_url: str = "sqlite+aiosqlite:///.tuneloom/registry.db"
+    objects_url: str
+    work_dir: Path = Path(".tuneloom/registry")
+    build_command: tuple[str, ...] = (sys.executable, "-m", "tuneloom_registry.build")
+    build_slots: int = Field(default=2, ge=1, le=64)
+    build_lease_seconds: float = Field(default=10.0, gt=0)
+    proof_dtype: Literal["float32", "bfloat16"] = "float32"
+    log_json: bool = False
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
