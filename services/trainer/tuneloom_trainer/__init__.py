@@ -1,0 +1,1 @@
+"""The trainer service: jobs, their queue and leases, and the worker process that trains."""

@@ -1,0 +1,79 @@
+"""Prepares a job's run directory and starts its worker."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from asyncio.subprocess import Process
+from collections.abc import Sequence
+from pathlib import Path
+
+from tuneloom_common import children
+from tuneloom_common.manifests import Manifest
+from tuneloom_common.objects import ObjectStore
+from tuneloom_trainer.jobs import Artifact, Job
+from tuneloom_trainer.specs import TrainingSpec
+from tuneloom_trainer.worker.protocol import CHECKPOINTS_DIR, EVENTS_FILE, WorkerSpec
+
+WORKER_LOG = "worker.log"
+
+
+class Launcher:
+    """One run directory per job, kept over restarts: base, data, event log and checkpoints."""
+
+    def __init__(
+        self, *, objects: ObjectStore, runs_dir: Path, command: Sequence[str], device: str, threads: int
+    ) -> None:
+        self._objects = objects
+        self._runs_dir = runs_dir
+        self._command = command
+        self._device = device
+        self._threads = threads
+
+    def run_dir(self, job: Job) -> Path:
+        return self._runs_dir / job.id
+
+    async def prepare(self, job: Job, *, restore: tuple[int, Manifest] | None) -> Path:
+        """Fetches what the worker needs. `restore` is the newest registered (step, checkpoint), if any."""
+        run_dir = self.run_dir(job)
+        checkpoints = run_dir / CHECKPOINTS_DIR
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        base = await self._objects.read_manifest(job.base.digest)
+        await self._fetch(base, run_dir / "base")
+        data = await self._fetch(await self._dataset(job.dataset), run_dir / "data")
+        if restore and not any(checkpoints.glob("step-*")):
+            step, manifest = restore
+            await self._fetch(manifest, checkpoints / f"step-{step:08d}")
+        WorkerSpec(
+            job=job.id,
+            base_dir=(run_dir / "base").absolute(),
+            dataset=next(path for path in sorted(data.absolute().iterdir()) if path.is_file()),
+            training=TrainingSpec.model_validate(job.spec),
+            device=self._device,  # type: ignore[arg-type] # checked by pydantic
+            num_threads=self._threads,
+        ).write(run_dir)
+        return run_dir
+
+    async def start(self, job: Job) -> Process:
+        """Starts the worker process on a prepared run directory."""
+        run_dir = self.run_dir(job).absolute()
+        return await children.spawn([*self._command, str(run_dir)], log=run_dir / WORKER_LOG)
+
+    async def clean(self, job: Job) -> None:
+        """Drops what can be fetched again; the event log and the worker's own log stay."""
+        for name in ("base", "data", CHECKPOINTS_DIR):
+            await asyncio.to_thread(shutil.rmtree, self.run_dir(job) / name, True)
+
+    def events_path(self, job: Job) -> Path:
+        return self.run_dir(job) / EVENTS_FILE
+
+    def log_tail(self, job: Job) -> str:
+        return children.last_lines(self.run_dir(job) / WORKER_LOG)
+
+    async def _dataset(self, dataset: Artifact) -> Manifest:
+        return await self._objects.read_manifest(dataset.digest)
+
+    async def _fetch(self, manifest: Manifest, directory: Path) -> Path:
+        if not directory.exists():
+            await self._objects.materialize(manifest.files, directory)
+        return directory

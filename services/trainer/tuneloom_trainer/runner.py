@@ -1,0 +1,255 @@
+"""Runs jobs: claim by lease, launch the worker, follow its events, publish, finish.
+
+Each attempt is load (claim) -> work (no transaction open) -> apply under the lease. A runner that lost its lease
+kills its worker and writes nothing: the store and the registry would both refuse it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from asyncio.subprocess import Process
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from tuneloom_common import children
+from tuneloom_common.errors import TuneloomError
+from tuneloom_trainer.events import EventTail
+from tuneloom_trainer.jobs import Job, JobState
+from tuneloom_trainer.launcher import Launcher
+from tuneloom_trainer.publishing import Publisher
+from tuneloom_trainer.registry_client import RegistryClient
+from tuneloom_trainer.store import JobStore, LeaseLost
+from tuneloom_trainer.worker.protocol import EXIT_DONE, EXIT_STOPPED
+
+POLL_SECONDS = 1.0
+TAIL_SECONDS = 0.1
+STORED_AS_IS = ("data_report", "progress", "sample_chat", "note")
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What one run of a worker has come to so far."""
+
+    job: Job
+    worker_sequence: int
+    failure: tuple[str, str] | None = None
+    finished: bool = False
+    last_checkpoint: str = ""
+    wanted: JobState | None = None
+    live: list[asyncio.Task[None]] = field(default_factory=list)
+
+
+class Runner:
+    """A loop per slot; `lease_seconds` must match the store's lease."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        launcher: Launcher,
+        publisher: Publisher,
+        registry: RegistryClient,
+        slots: int,
+        lease_seconds: float,
+        stop_grace_seconds: float,
+        max_attempts: int,
+    ) -> None:
+        self._store = store
+        self._launcher = launcher
+        self._publisher = publisher
+        self._registry = registry
+        self._slots = slots
+        self._heartbeat_seconds = lease_seconds / 4
+        self._grace_seconds = stop_grace_seconds
+        self._max_attempts = max_attempts
+
+    async def run(self) -> None:
+        """Works until cancelled; then asks the workers to save and puts their jobs back into the queue."""
+        async with asyncio.TaskGroup() as slots:
+            for _ in range(self._slots):
+                slots.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            job = await self._store.claim()
+            if job is None:
+                await self._store.bell.wait(POLL_SECONDS)
+                continue
+            await self.process(job)
+
+    async def process(self, job: Job) -> None:
+        """Carries one claimed job as far as this attempt gets. Never raises for a job's own failure."""
+        log.info(f"attempt {job.lease_epoch} of {job.name}", job=job.id, state=job.state)
+        try:
+            if job.state is JobState.CANCELLING:
+                await self._store.finish(job, JobState.CANCELLED)
+            elif job.state is JobState.PAUSING:
+                await self._store.finish(job, JobState.PAUSED)
+            else:
+                await self._attempt(job)
+        except LeaseLost:
+            log.warning("the lease is lost, dropping the work", job=job.id, epoch=job.lease_epoch)
+        except TuneloomError as error:
+            await self._fail(job, error.reason, error.message)
+        except OSError as error:
+            await self._fail(job, "DISK", f"{error.strerror or error}; free the disk and submit the job again")
+
+    async def _attempt(self, job: Job) -> None:
+        heartbeat: asyncio.Task[None] | None = None
+        process: Process | None = None
+        fresh = not self._launcher.events_path(job).exists()
+        attempt = _Attempt(job, worker_sequence=0 if fresh else job.worker_sequence)
+        try:
+            heartbeat = asyncio.create_task(self._keep_lease(attempt))
+            await self._guarded(heartbeat, self._launcher.prepare(job, restore=await self._newest(job)))
+            process = await self._launcher.start(job)
+            await self._guarded(heartbeat, self._follow(attempt, process))
+            await self._guarded(heartbeat, self._conclude(attempt, process.returncode))
+        except asyncio.CancelledError:
+            if process is not None:
+                await children.stop(process, grace_seconds=self._grace_seconds)
+            await self._store.finish(job, JobState.QUEUED, error="the trainer is shutting down")
+            raise
+        finally:
+            if process is not None:
+                await children.stop(process, grace_seconds=0)
+            for task in (heartbeat, *attempt.live):
+                if task is not None:
+                    task.cancel()
+
+    async def _guarded(self, heartbeat: asyncio.Task[None], work: Any) -> None:
+        """Awaits work, unless the lease is lost first."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({heartbeat, task}, return_when=asyncio.FIRST_COMPLETED)
+            if heartbeat.done() and not task.done():
+                heartbeat.result()
+            await task
+        finally:
+            task.cancel()
+
+    async def _keep_lease(self, attempt: _Attempt) -> None:
+        """Extends the lease until the job is out of our hands, and notes what clients asked for."""
+        while (state := await self._store.heartbeat(attempt.job)).leased:
+            if state in (JobState.CANCELLING, JobState.PAUSING):
+                attempt.wanted = state
+            await self._store.bell.wait(self._heartbeat_seconds)
+
+    async def _follow(self, attempt: _Attempt, process: Process) -> None:
+        """Stores the worker's events until it has exited and its log is read to the end."""
+        tail = EventTail(self._launcher.events_path(attempt.job), after=attempt.worker_sequence)
+        exited = asyncio.create_task(process.wait())
+        asked_at: float | None = None
+        loop = asyncio.get_running_loop()
+        while True:
+            done = exited.done()
+            for event in tail.read():
+                await self._store_event(attempt, event)
+            if done:
+                return
+            if attempt.wanted and asked_at is None:
+                children.signal_group(process.pid, signal.SIGTERM)
+                asked_at = loop.time()
+            if asked_at is not None and loop.time() - asked_at > self._grace_seconds:
+                children.signal_group(process.pid, signal.SIGKILL)
+            await asyncio.wait({exited}, timeout=TAIL_SECONDS)
+
+    async def _store_event(self, attempt: _Attempt, event: dict[str, Any]) -> None:
+        job = attempt.job
+        kind, sequence = event["type"], event["seq"]
+        body = {key: value for key, value in event.items() if key not in ("seq", "time", "type")}
+        stored: list[tuple[str, dict[str, Any]]] = []
+        if kind in STORED_AS_IS:
+            stored.append((kind, body))
+        elif kind == "training":
+            await self._store.enter_running(job)
+        elif kind == "checkpoint":
+            stored.append(await self._publish(attempt, body))
+        elif kind == "failed":
+            attempt.failure = (body["reason"], body["message"])
+        elif kind == "finished":
+            attempt.finished = True
+        await self._store.append_events(job, stored, worker_sequence=sequence)
+
+    async def _publish(self, attempt: _Attempt, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        job, step = attempt.job, body["step"]
+        path = self._launcher.run_dir(job) / body["path"]
+        version = await self._publisher.checkpoint(job, path, step=step)
+        await self._store.add_checkpoint(job, step=step, version=version, loss=body["loss"])
+        attempt.last_checkpoint = version
+        attempt.live.append(asyncio.create_task(self._go_live(job, version, step)))
+        return "checkpoint", {"step": step, "version": version, "loss": body["loss"]}
+
+    async def _go_live(self, job: Job, version: str, step: int) -> None:
+        try:
+            await self._publisher.live_model(job, version, step=step)
+        except TuneloomError as error:
+            log.warning(f"{job.id}@{step} cannot be chatted with: {error}", job=job.id, step=step)
+
+    async def _conclude(self, attempt: _Attempt, status: int | None) -> None:
+        """Decides from the worker's last words and its exit status what becomes of the job."""
+        job = attempt.job
+        if attempt.wanted and not attempt.finished:
+            cancelled = attempt.wanted is JobState.CANCELLING
+            await self._store.finish(job, JobState.CANCELLED if cancelled else JobState.PAUSED)
+            if cancelled:
+                await self._launcher.clean(job)
+        elif attempt.failure:
+            await self._fail(job, *attempt.failure)
+        elif status == EXIT_DONE and attempt.finished:
+            await self._deliver(attempt)
+        elif status == EXIT_STOPPED:
+            await self._store.finish(job, JobState.QUEUED, error="the worker was asked to stop")
+        elif job.lease_epoch < self._max_attempts:
+            log.warning(f"the worker died with status {status}, trying again", job=job.id)
+            await self._store.finish(
+                job, JobState.QUEUED, error=f"the worker died with status {status}; starting again"
+            )
+        else:
+            await self._fail(
+                job,
+                "WORKER_CRASHED",
+                f"the worker died {job.lease_epoch} times, last with status {status} (-9 is often out of memory: lower "
+                f"batch_size or max_length); its last words:\n{self._launcher.log_tail(job)}",
+            )
+
+    async def _deliver(self, attempt: _Attempt) -> None:
+        """Converts and, if asked, merges; then the job has succeeded."""
+        job = attempt.job
+        checkpoint = attempt.last_checkpoint or (await self._newest_name(job))
+        result = await self._publisher.result(job, checkpoint)
+        await self._store.set_results(job, result_version=result)
+        await self._tell(attempt, f"registered {result}")
+        if job.merge:
+            merged = await self._publisher.merged(job, result)
+            await self._store.set_results(job, merged_version=merged)
+            await self._tell(attempt, f"merged, proved and registered {merged}")
+        await asyncio.gather(*attempt.live)
+        await self._store.finish(job, JobState.SUCCEEDED)
+        await self._launcher.clean(job)
+
+    async def _tell(self, attempt: _Attempt, text: str) -> None:
+        job = await self._store.get(attempt.job.id)
+        await self._store.append_events(attempt.job, [("note", {"text": text})], worker_sequence=job.worker_sequence)
+
+    async def _fail(self, job: Job, reason: str, message: str) -> None:
+        log.warning(f"{job.name} failed: {message}", job=job.id, reason=reason)
+        try:
+            await self._store.finish(job, JobState.FAILED, error=message, reason=reason)
+        except LeaseLost:
+            return
+
+    async def _newest_name(self, job: Job) -> str:
+        newest = await self._store.list_checkpoints(job.id, before=0, limit=1)
+        return newest[0].version if newest else ""
+
+    async def _newest(self, job: Job) -> Any:
+        newest = await self._store.list_checkpoints(job.id, before=0, limit=1)
+        if not newest:
+            return None
+        _, manifest = await self._registry.resolve(newest[0].version)
+        return newest[0].step, manifest

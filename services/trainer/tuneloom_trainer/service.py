@@ -1,0 +1,145 @@
+"""The gRPC face of the trainer. Handlers translate, call one use case and translate back; no handler has a `try`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from tuneloom.trainer.v1 import jobs_pb2, trainer_pb2, trainer_pb2_grpc
+from tuneloom_common.errors import InvalidArgument, NotFound
+from tuneloom_common.ids import check_id, parse_name
+from tuneloom_common.paging import decode_token, encode_token, page_limit
+from tuneloom_trainer import mapping
+from tuneloom_trainer.registry_client import RegistryClient
+from tuneloom_trainer.specs import Recipe, resolve
+from tuneloom_trainer.store import JobStore
+
+WATCH_POLL_SECONDS = 1.0
+DEFAULT_RECIPE = "qlora"
+TRAINABLE_KINDS = ("base", "merged")
+
+
+class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
+    """See trainer.proto."""
+
+    def __init__(self, *, store: JobStore, registry: RegistryClient, recipes: dict[str, Recipe]) -> None:
+        self._store = store
+        self._registry = registry
+        self._recipes = recipes
+
+    async def CreateTrainingJob(  # noqa: N802
+        self, request: trainer_pb2.CreateTrainingJobRequest, context: Any
+    ) -> jobs_pb2.TrainingJob:
+        wanted = request.training_job
+        recipe = wanted.recipe or DEFAULT_RECIPE
+        spec = resolve(self._recipes, recipe, mapping.overrides(wanted.spec))
+        output_model = f"models/{parse_name(wanted.output_model, 'models', field='output_model')}"
+        if not wanted.base_model:
+            raise InvalidArgument("base_model: name a model, 'tuneloom models list' shows them", field="base_model")
+        (base, base_manifest), (dataset, data_manifest) = await asyncio.gather(
+            self._resolve("base_model", wanted.base_model), self._resolve("dataset", wanted.dataset)
+        )
+        if base_manifest.kind not in TRAINABLE_KINDS:
+            raise InvalidArgument(
+                f"base_model: {wanted.base_model} is a {base_manifest.kind}; train on a base or a merged model",
+                field="base_model",
+            )
+        if data_manifest.kind != "dataset":
+            raise InvalidArgument(f"dataset: {wanted.dataset} is a {data_manifest.kind}", field="dataset")
+        resolved = spec.model_dump(mode="json")
+        if request.validate_only:
+            return jobs_pb2.TrainingJob(
+                base_model=wanted.base_model,
+                dataset=dataset.name,
+                output_model=output_model,
+                recipe=recipe,
+                spec=mapping.to_spec(resolved),
+                merge=wanted.merge,
+            )
+        job = await self._store.create(
+            base_model=wanted.base_model,
+            base=base,
+            dataset=dataset,
+            output_model=output_model,
+            recipe=recipe,
+            spec=resolved,
+            merge=wanted.merge and spec.method == "lora",
+            request_id=request.request_id,
+        )
+        return mapping.to_job(job)
+
+    async def _resolve(self, field: str, reference: str) -> Any:
+        if not reference:
+            raise InvalidArgument(f"{field}: must be set", field=field)
+        try:
+            return await self._registry.resolve(reference)
+        except NotFound as error:
+            raise NotFound(f"{field}: {error.message}", field=field, metadata=error.metadata) from None
+
+    async def GetTrainingJob(  # noqa: N802
+        self, request: trainer_pb2.GetTrainingJobRequest, context: Any
+    ) -> jobs_pb2.TrainingJob:
+        return mapping.to_job(await self._store.get(_job_id(request.name)))
+
+    async def ListTrainingJobs(  # noqa: N802
+        self, request: trainer_pb2.ListTrainingJobsRequest, context: Any
+    ) -> trainer_pb2.ListTrainingJobsResponse:
+        limit = page_limit(request.page_size)
+        found = await self._store.list_jobs(before=int(decode_token(request.page_token) or 0), limit=limit + 1)
+        return trainer_pb2.ListTrainingJobsResponse(
+            training_jobs=[mapping.to_job(job) for _, job in found[:limit]],
+            next_page_token=encode_token(str(found[limit - 1][0])) if len(found) > limit else "",
+        )
+
+    async def CancelTrainingJob(  # noqa: N802
+        self, request: trainer_pb2.CancelTrainingJobRequest, context: Any
+    ) -> jobs_pb2.TrainingJob:
+        return mapping.to_job(await self._store.request_cancel(_job_id(request.name)))
+
+    async def PauseTrainingJob(  # noqa: N802
+        self, request: trainer_pb2.PauseTrainingJobRequest, context: Any
+    ) -> jobs_pb2.TrainingJob:
+        return mapping.to_job(await self._store.request_pause(_job_id(request.name)))
+
+    async def ResumeTrainingJob(  # noqa: N802
+        self, request: trainer_pb2.ResumeTrainingJobRequest, context: Any
+    ) -> jobs_pb2.TrainingJob:
+        return mapping.to_job(await self._store.resume(_job_id(request.name)))
+
+    async def WatchTrainingJob(  # noqa: N802
+        self, request: trainer_pb2.WatchTrainingJobRequest, context: Any
+    ) -> AsyncIterator[trainer_pb2.TrainingJobEvent]:
+        job_id, sequence = _job_id(request.name), request.after_sequence
+        while True:
+            ended = (await self._store.get(job_id)).state.final  # read before the events: none can follow
+            events = await self._store.events_after(job_id, sequence)
+            for event in events:
+                sequence = event.sequence
+                yield mapping.to_event(job_id, event)
+            if events:
+                continue
+            if ended:
+                return
+            await self._store.bell.wait(WATCH_POLL_SECONDS)
+
+    async def ListCheckpoints(  # noqa: N802
+        self, request: trainer_pb2.ListCheckpointsRequest, context: Any
+    ) -> trainer_pb2.ListCheckpointsResponse:
+        limit = page_limit(request.page_size)
+        found = await self._store.list_checkpoints(
+            _job_id(request.parent), before=int(decode_token(request.page_token) or 0), limit=limit + 1
+        )
+        return trainer_pb2.ListCheckpointsResponse(
+            checkpoints=[mapping.to_checkpoint(checkpoint) for checkpoint in found[:limit]],
+            next_page_token=encode_token(str(found[limit - 1].step)) if len(found) > limit else "",
+        )
+
+    async def ListRecipes(  # noqa: N802
+        self, request: trainer_pb2.ListRecipesRequest, context: Any
+    ) -> trainer_pb2.ListRecipesResponse:
+        return trainer_pb2.ListRecipesResponse(recipes=[mapping.to_recipe(recipe) for recipe in self._recipes.values()])
+
+
+def _job_id(name: str) -> str:
+    return check_id(parse_name(name, "trainingJobs"), field="name")

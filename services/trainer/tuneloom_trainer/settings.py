@@ -1,0 +1,36 @@
+"""The trainer's settings, from TUNELOOM_TRAINER_* variables."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from tuneloom_common.settings import ServiceSettings
+
+
+class TrainerSettings(ServiceSettings):
+    """Where the trainer listens, stores and runs workers."""
+
+    model_config = SettingsConfigDict(env_prefix="TUNELOOM_TRAINER_", frozen=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8022, ge=0, le=65535)
+    token: SecretStr | None = None
+    database_url: str = "sqlite+aiosqlite:///.tuneloom/trainer.db"
+    objects_url: str
+    registry_address: str = "127.0.0.1:8021"
+    registry_token: SecretStr | None = None
+    work_dir: Path = Path(".tuneloom/trainer")
+    worker_command: tuple[str, ...] = (sys.executable, "-m", "tuneloom_trainer.worker")
+    worker_device: Literal["auto", "cpu", "cuda"] = "auto"
+    worker_threads: int = Field(default=0, ge=0)
+    slots: int = Field(default=1, ge=1, le=64)
+    lease_seconds: float = Field(default=10.0, gt=0)
+    stop_grace_seconds: float = Field(default=20.0, gt=0)
+    max_attempts: int = Field(default=5, ge=1)
+    log_json: bool = False
+    log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -1,0 +1,55 @@
+"""The trainer's tables, as the newest migration leaves them."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("id", sa.String),
+    sa.Column("request_id", sa.String),
+    sa.Column("base_model", sa.String),
+    sa.Column("base_version", sa.String),
+    sa.Column("base_digest", sa.String),
+    sa.Column("dataset_version", sa.String),
+    sa.Column("dataset_digest", sa.String),
+    sa.Column("output_model", sa.String),
+    sa.Column("recipe", sa.String),
+    sa.Column("spec", sa.JSON),
+    sa.Column("merge", sa.Boolean),
+    sa.Column("state", sa.String),
+    sa.Column("error", sa.Text),
+    sa.Column("error_reason", sa.String),
+    sa.Column("progress", sa.JSON(none_as_null=True)),
+    sa.Column("result_version", sa.String),
+    sa.Column("merged_version", sa.String),
+    sa.Column("lease_epoch", sa.Integer),
+    sa.Column("lease_expire_time", sa.DateTime(timezone=True)),
+    sa.Column("worker_sequence", sa.Integer),
+    sa.Column("event_sequence", sa.Integer),
+    sa.Column("create_time", sa.DateTime(timezone=True)),
+    sa.Column("update_time", sa.DateTime(timezone=True)),
+    sa.Column("end_time", sa.DateTime(timezone=True)),
+)
+job_events = sa.Table(
+    "job_events",
+    metadata,
+    sa.Column("job_id", sa.String, primary_key=True),
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.String),
+    sa.Column("body", sa.JSON),
+    sa.Column("create_time", sa.DateTime(timezone=True)),
+)
+checkpoints = sa.Table(
+    "checkpoints",
+    metadata,
+    sa.Column("job_id", sa.String, primary_key=True),
+    sa.Column("step", sa.Integer, primary_key=True),
+    sa.Column("version", sa.String),
+    sa.Column("loss", sa.Float),
+    sa.Column("create_time", sa.DateTime(timezone=True)),
+)

@@ -1,0 +1,49 @@
+"""Entry point: `python -m tuneloom_trainer.worker RUN_DIR`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+from tuneloom_common.children import die_with_parent
+from tuneloom_trainer.worker.protocol import EVENTS_FILE, EXIT_FAILED, EventLog, WorkerFailed, WorkerSpec
+
+
+def main(run_dir: Path) -> int:
+    """Trains what `spec.json` says. Never exits with 0 unless every step was done and saved."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    spec = WorkerSpec.read(run_dir)
+    events = EventLog(run_dir / EVENTS_FILE)
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false")
+    try:
+        import torch
+
+        from tuneloom_trainer.worker.training import train
+
+        if spec.num_threads:
+            torch.set_num_threads(spec.num_threads)
+        return train(spec, run_dir, events, stop.is_set)
+    except WorkerFailed as error:
+        events.emit("failed", reason=error.reason, message=str(error))
+        return EXIT_FAILED
+    except OSError as error:
+        if error.errno != 28:  # ENOSPC
+            raise
+        events.emit("failed", reason="DISK_FULL", message="no space left for checkpoints; free some and resubmit")
+        return EXIT_FAILED
+    except Exception as error:
+        traceback.print_exc()
+        events.emit("failed", reason="WORKER_ERROR", message=f"{type(error).__name__}: {error}"[:2000])
+        return EXIT_FAILED
+    finally:
+        events.close()
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    sys.exit(main(Path(sys.argv[1])))
