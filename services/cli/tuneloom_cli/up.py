@@ -65,6 +65,13 @@ def down() -> None:
     out.print("stopped")
 
 
+def key() -> None:
+    """Print the gateway's API key of this installation."""
+    from tuneloom_cli.home import Home
+
+    out.print(Home.locate().connection().api_key, soft_wrap=True)
+
+
 def running_pid(home: Home) -> int | None:
     """The process that holds this home's lock."""
     import fcntl
@@ -251,7 +258,7 @@ async def _warm(engine_host: str, engine_name: str) -> None:
 def _tell(home: Home, connection: Connection) -> None:
     out.print(
         f"[green]✓[/] ready\n"
-        f"  gateway   {connection.gateway}/v1   key {connection.api_key}\n"
+        f"  gateway   {connection.gateway}/v1   ('tuneloom key' prints the key)\n"
         f"  registry  {connection.registry}\n"
         f"  trainer   {connection.trainer}\n"
         f"  engines   {connection.engine_host}/replicas\n"
