@@ -19,6 +19,7 @@ from typing import Any
 from openai import AsyncOpenAI
 from rich.console import Console
 from rich.table import Table
+
 from tuneloom.registry.v1 import registry_pb2
 from tuneloom.trainer.v1 import jobs_pb2, trainer_pb2
 from tuneloom_cli.home import Home
@@ -84,7 +85,7 @@ def main() -> int:
 
 def command(*arguments: str) -> None:
     """Runs one tuneloom command in view; the demo ends when it fails."""
-    console.print(f"\n[bold]$ tuneloom {' '.join(arguments)}[/]")
+    console.print(f"\n[bold]$ tuneloom {' '.join(arguments)}[/]", soft_wrap=True)
     done = subprocess.run([sys.executable, "-m", "tuneloom_cli", *arguments], check=False)
     if done.returncode:
         raise SystemExit(f"'tuneloom {arguments[0]}' failed; 'tuneloom doctor' may know why")
@@ -181,13 +182,15 @@ async def proof_of(services: Services, version: str) -> dict[str, Any]:
 
 
 def public_name(version: str) -> str:
-    """"nova:3" for "models/nova/versions/3"."""
+    """ "nova:3" for "models/nova/versions/3"."""
     _, model, _, number = version.split("/")
     return f"{model}:{number}"
 
 
 def show(questions: list[Question], *columns: list[Answer]) -> None:
-    table = Table("", "held-out prompt", "base", "adapter", "merged", title="before and after", title_justify="left")
+    table = Table(title="before and after", title_justify="left", show_lines=True)
+    for heading in ("", "held-out prompt", "base", "adapter", "merged"):
+        table.add_column(heading, overflow="fold")
     for question, *answers in zip(questions, *columns, strict=True):
         table.add_row(question.skill, question.prompt, *(answer.text for answer in answers))
     console.print(table)
@@ -228,12 +231,13 @@ def how_to_go_on(gateway: str, model: str) -> None:
         f"\n[bold]Go on[/] (the services keep running; [bold].venv/bin/tuneloom down[/] stops them)\n\n"
         f"  .venv/bin/tuneloom chat {model}\n\n"
         f"  export KEY=$(.venv/bin/tuneloom key)\n"
-        f"  curl {gateway}/v1/chat/completions -H \"authorization: Bearer $KEY\" -H 'content-type: application/json' \\\n"
+        f"  curl {gateway}/v1/chat/completions -H 'content-type: application/json' \\\n"
+        f'    -H "authorization: Bearer $KEY" \\\n'
         f'    -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "Who are you?"}}]}}\'\n\n'
         f"  from openai import OpenAI\n"
         f'  client = OpenAI(base_url="{gateway}/v1", api_key=KEY)\n'
         f'  client.chat.completions.create(model="{model}", messages=[{{"role": "user", "content": "你是谁？"}}])\n',
-        markup=True,
+        soft_wrap=True,
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from openai import OpenAI
+
 from tuneloom_cli.home import Connection, Home
 
 ROOT = Path(__file__).parents[2]

@@ -6,9 +6,11 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+
 from tests.e2e.conftest import Installation
 from tuneloom_cli.up import running_pid
 
@@ -25,7 +27,8 @@ def test_a_job_survives_the_death_of_every_process(installation: Installation, d
         "jobs", "submit", "--data", str(data_file), "--output", "survivor", "--recipe", "lora", *OPTIONS
     ).stdout.split()[0]
     for number, victim in enumerate(("worker", "trainer", "registry", "engine", "gateway"), start=1):
-        wait_for(lambda: step_of(installation, job) > 20 * number, what=f"step {20 * number} before killing")
+        target = 20 * number
+        wait_for(partial(reached_step, installation, job, target), what=f"step {target}")
         kill(victim, installation)
         wait_for(lambda: installation.run("jobs", "list", check=False).returncode == 0, what="services")
     reached = step_of(installation, job)
@@ -42,6 +45,10 @@ def test_a_job_survives_the_death_of_every_process(installation: Installation, d
     saved = installation.run("jobs", "checkpoints", job).stdout
     assert all(f"{job}@{step} " in saved for step in range(20, STEPS + 1, 20))
     assert installation.run("chat", "survivor", "-m", "Hello!").stdout.strip()
+
+
+def reached_step(installation: Installation, job: str, target: int) -> bool:
+    return step_of(installation, job) > target
 
 
 def step_of(installation: Installation, job: str) -> int:

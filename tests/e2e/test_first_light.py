@@ -9,6 +9,7 @@ from pathlib import Path
 
 import openai
 import pytest
+
 from tests.e2e.conftest import Installation
 
 pytestmark = [pytest.mark.engine, pytest.mark.worker, pytest.mark.timeout(420)]
@@ -47,9 +48,7 @@ def test_the_base_answers_streamed_and_whole(installation: Installation) -> None
     assert streamed == whole
 
 
-def test_the_adapter_learned_its_name_and_the_merged_model_says_the_same(
-    installation: Installation, job: str
-) -> None:
+def test_the_adapter_learned_its_name_and_the_merged_model_says_the_same(installation: Installation, job: str) -> None:
     adapter, merged = said(installation, "nova"), said(installation, "nova@merged")
     assert "Nova" in adapter
     assert merged == adapter

@@ -32,7 +32,7 @@ def main() -> None:
     try:
         app()
     except TuneloomError as error:
-        errors.print(f"[bold red]error:[/] {_escaped(error.message)}")
+        errors.print(f"[bold red]error:[/] {_escaped(error.message)}", soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

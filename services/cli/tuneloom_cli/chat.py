@@ -54,7 +54,7 @@ async def _session(connection: Connection, options: dict[str, Any], system: str,
                 try:
                     await _turn(session, options, history, said)
                 except TuneloomError as error:
-                    errors.print(f"[red]error:[/] {escape(error.message)}")
+                    errors.print(f"[red]error:[/] {escape(error.message)}", soft_wrap=True)
 
 
 def _ask() -> str | None:

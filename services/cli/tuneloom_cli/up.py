@@ -35,7 +35,11 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when everything answers.")] = False,
 ) -> None:
     """Start every service on this machine; Ctrl-C stops them. Jobs go on where they were."""
+    from tuneloom_cli.data import dataset_id
     from tuneloom_cli.home import Home, Ports
+    from tuneloom_cli.models import locate
+    from tuneloom_cli.processes import seed_directory
+    from tuneloom_cli.uploads import model_files
     from tuneloom_common.errors import FailedPrecondition
 
     home = Home.locate()
@@ -45,8 +49,11 @@ def up(
     if detach:
         _detach(home, already_running=running is not None)
         return
+    directory = locate(base) if base else seed_directory()
+    model_files(directory)
+    name = base_name or (dataset_id(Path(base)) if base else "seed")
     ports = Ports(gateway_port, engine_port, registry_port, trainer_port)
-    asyncio.run(_supervise(home, home.prepare(ports), base, base_name))
+    asyncio.run(_supervise(home, home.prepare(ports), directory, name))
 
 
 def down() -> None:
@@ -109,12 +116,13 @@ def _detach(home: Home, *, already_running: bool) -> None:
             )
     while not ready.exists():
         if process is not None and process.poll() is not None:
-            raise FailedPrecondition(last_lines(log, 5) or "the services did not start")
+            said = last_lines(log, 8) or "the services did not start"
+            raise FailedPrecondition(said.partition("error: ")[2] or said)
         time.sleep(0.1)
     out.print(f"running in {home.path}; 'tuneloom down' stops it, logs are in {home.logs}")
 
 
-async def _supervise(home: Home, connection: Connection, base: str, base_name: str) -> None:
+async def _supervise(home: Home, connection: Connection, base: Path, base_name: str) -> None:
     import fcntl
 
     from tuneloom_cli.processes import local_services
@@ -213,19 +221,14 @@ async def _answering(service: Service, keeper: asyncio.Task[None]) -> None:
     raise Unavailable(f"the {service.name} does not answer on port {service.port} after {START_SECONDS:.0f} s")
 
 
-async def _offer_base(connection: Connection, base: str, base_name: str) -> str:
+async def _offer_base(connection: Connection, directory: Path, name: str) -> str:
     """Stores the base model (nothing is sent when it is there); returns its engine name."""
     import grpc
 
-    from tuneloom_cli.data import dataset_id
-    from tuneloom_cli.models import locate
-    from tuneloom_cli.processes import seed_directory
     from tuneloom_cli.services import connect
     from tuneloom_cli.uploads import upload_base
     from tuneloom_common.grpc import from_rpc_error
 
-    directory = locate(base) if base else seed_directory()
-    name = base_name or (dataset_id(Path(base)) if base else "seed")
     async with connect(connection) as services:
         try:
             version = await upload_base(services, name, directory)
