@@ -1,0 +1,103 @@
+"""The composition root: settings in, an application out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import aiohttp
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from tuneloom_common.grpc import open_channel
+from tuneloom_gateway.auth import Authentication
+from tuneloom_gateway.catalog import Catalog
+from tuneloom_gateway.edge import Edge
+from tuneloom_gateway.errors import handle
+from tuneloom_gateway.limits import Concurrency
+from tuneloom_gateway.metrics import Metrics
+from tuneloom_gateway.readiness import Readiness
+from tuneloom_gateway.registry import GrpcRegistry, Registry
+from tuneloom_gateway.replicas import HostedReplicas, Replicas, StaticReplicas
+from tuneloom_gateway.routes.chat import inference_routes
+from tuneloom_gateway.routes.health import add_health_routes
+from tuneloom_gateway.routes.models import add_model_routes
+from tuneloom_gateway.routing import Routing
+from tuneloom_gateway.settings import Settings
+from tuneloom_gateway.upstream import Upstream, open_session
+from tuneloom_gateway.watch import Watch
+
+
+def build(
+    settings: Settings,
+    *,
+    registry: Registry | None = None,
+    session: aiohttp.ClientSession | None = None,
+    replicas: Replicas | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> FastAPI:
+    """The gateway, with the caller's parts where given. To be called inside the event loop that will run it.
+
+    The application's lifespan watches the registry and in the end closes every part, given ones included.
+    """
+    metrics = Metrics()
+    registry = registry or _open_registry(settings)
+    session = session or open_session(
+        connect_seconds=settings.engine_connect_timeout_seconds,
+        read_seconds=settings.engine_read_timeout_seconds,
+    )
+    replicas = replicas or _replicas(settings, session)
+    routing = Routing(registry, stale_seconds=settings.stale_alias_seconds, clock=clock)
+    upstream = Upstream(session, replicas, metrics, engine_api_key=settings.engine_api_key)
+    watch = Watch(registry, routing, metrics)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(watch.run())
+        yield
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        await replicas.close()
+        await routing.close()
+        await registry.close()
+        await session.close()
+
+    app = FastAPI(
+        title="Tuneloom gateway",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        exception_handlers={HTTPException: handle, RequestValidationError: handle},
+        # Spans cost more here than they tell; `traceparent` is passed on to engines.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
+        middleware=[
+            Middleware(Edge, metrics=metrics),
+            Middleware(Authentication, key_sha256s=settings.api_key_sha256s),
+            Middleware(Concurrency, at_most=settings.max_concurrent_requests),
+        ],
+    )
+    app.router.routes.extend(inference_routes(routing, upstream, metrics, max_body_bytes=settings.max_body_bytes))
+    add_model_routes(app, Catalog(registry, routing))
+    add_health_routes(app, Readiness(registry, session, engine_url=settings.engine_url), metrics)
+    return app
+
+
+def _open_registry(settings: Settings) -> GrpcRegistry:
+    token = settings.registry_token.get_secret_value() if settings.registry_token else None
+    channel = open_channel(settings.registry_address, token=token)
+    return GrpcRegistry(channel, timeout_seconds=settings.registry_timeout_seconds)
+
+
+def _replicas(settings: Settings, session: aiohttp.ClientSession) -> Replicas:
+    if settings.engine_url:
+        return StaticReplicas(settings.engine_url)
+    return HostedReplicas(
+        settings.engine_host_url, session, start_timeout_seconds=settings.engine_start_timeout_seconds
+    )

@@ -1,0 +1,1 @@
+"""One file per family of routes. Handlers contain no `try`: errors are answered at the edge."""

@@ -1,0 +1,84 @@
+"""Inference: the few routes that are forwarded to engines, and nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from tuneloom_gateway.bodies import InferenceRequest
+from tuneloom_gateway.exchange import Exchange, header
+from tuneloom_gateway.limits import read_body
+from tuneloom_gateway.metrics import Metrics
+from tuneloom_gateway.presence import while_present
+from tuneloom_gateway.relay import relay
+from tuneloom_gateway.routing import Routing
+from tuneloom_gateway.upstream import Upstream
+
+_FORWARDED_HEADERS = (b"traceparent", b"tracestate")
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """A route here, the engine's route, and what its body must have besides `model`."""
+
+    path: str
+    engine_path: str
+    required: tuple[str, ...] = ()
+
+
+ALLOWED = (
+    Forwarded("/v1/chat/completions", "/v1/chat/completions", ("messages",)),
+    Forwarded("/v1/completions", "/v1/completions", ("prompt",)),
+    Forwarded("/v1/tokenize", "/tokenize"),
+    Forwarded("/v1/detokenize", "/detokenize", ("tokens",)),
+)
+
+
+class Inference:
+    """Plain ASGI, the hot path: no request object, no dependency injection, no response model."""
+
+    def __init__(
+        self,
+        route: Forwarded,
+        *,
+        routing: Routing,
+        upstream: Upstream,
+        metrics: Metrics,
+        max_body_bytes: int,
+    ) -> None:
+        self._route = route
+        self._routing = routing
+        self._upstream = upstream
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange.of(scope)
+        exchange.route = self._route.path
+        raw = await read_body(scope, receive, at_most=self._max_body_bytes)
+        request = InferenceRequest.parse(raw, required=self._route.required)
+        async with while_present(receive):
+            target = await self._routing.resolve(request.model)
+            exchange.served_by(target)
+            body = request.for_engine(target.engine_model)
+            headers = _headers(scope, exchange)
+            async with self._upstream.post(target, self._route.engine_path, body, headers) as response:
+                await relay(response, send, target=target, asked_for=request.model, metrics=self._metrics)
+
+
+def inference_routes(routing: Routing, upstream: Upstream, metrics: Metrics, *, max_body_bytes: int) -> Iterator[Route]:
+    """The allow-list as routes."""
+    for route in ALLOWED:
+        endpoint = Inference(route, routing=routing, upstream=upstream, metrics=metrics, max_body_bytes=max_body_bytes)
+        yield Route(route.path, endpoint, methods=["POST"])
+
+
+def _headers(scope: Scope, exchange: Exchange) -> dict[str, str]:
+    headers = {"X-Request-Id": exchange.request_id}
+    for name in _FORWARDED_HEADERS:
+        if value := header(scope, name):
+            headers[name.decode()] = value.decode("latin-1")
+    return headers

@@ -1,0 +1,106 @@
+"""What an operator can set, each as TUNELOOM_GATEWAY_<NAME>."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from tuneloom_common.settings import ServiceSettings
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_HTTP_URL = re.compile(r"https?://[^\s/]+(/\S*)?")
+
+
+class Settings(ServiceSettings):
+    """Exactly one of `engine_url` and `engine_host_url` says where engines are.
+
+    `api_key_sha256s` holds sha256 sums (hex, separated by commas, or a JSON list) of the accepted keys, so
+    that a leaked environment leaks no key. Without any, the gateway starts only on a loopback address and is
+    then open to every program on this machine, but not to web pages of other sites.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="TUNELOOM_GATEWAY_")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    log_json: bool = False
+    api_key_sha256s: Annotated[tuple[str, ...], NoDecode] = Field(default=(), validate_default=True)
+
+    registry_address: str = "127.0.0.1:8021"
+    registry_token: SecretStr | None = None
+    registry_timeout_seconds: float = Field(default=5.0, gt=0)
+    stale_alias_seconds: float = Field(default=2.0, ge=0)
+    """How long a moved alias may go unnoticed while the registry's watch stream is down."""
+
+    engine_url: str = ""
+    """Any OpenAI-compatible server, without the /v1, that knows all models by their engine names."""
+    engine_host_url: str = Field(default="", validate_default=True)
+    """The engine host, which starts one engine per base or merged model."""
+    engine_api_key: SecretStr | None = None
+    engine_connect_timeout_seconds: float = Field(default=5.0, gt=0)
+    engine_read_timeout_seconds: float = Field(default=600.0, gt=0)
+    """Longest silence of an engine in the middle of a request."""
+    engine_start_timeout_seconds: float = Field(default=600.0, gt=0)
+
+    max_body_bytes: int = Field(default=10 << 20, ge=1024)
+    max_concurrent_requests: int = Field(default=1000, ge=1)
+    drain_seconds: int = Field(default=60, ge=0)
+    """How long running requests may take after SIGTERM."""
+
+    @field_validator("api_key_sha256s", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            try:
+                return json.loads(value)
+            except ValueError:
+                raise ValueError("starts with [ but is not a JSON list") from None
+        return [part for part in re.split(r"[,\s]+", value) if part]
+
+    @field_validator("api_key_sha256s")
+    @classmethod
+    def _keys(cls, keys: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        for number, key in enumerate(keys, start=1):
+            if not _SHA256.fullmatch(key):  # it may be a key itself, so it is not shown
+                raise ValueError(f"item {number} is not a sha256 in hex; make it with: printf %s KEY | sha256sum")
+        host = str(info.data.get("host", ""))
+        if not keys and not is_loopback(host):
+            raise ValueError(
+                f"needed because the gateway listens on {host}, which other machines can reach; "
+                "set the sha256 of at least one key, or set TUNELOOM_GATEWAY_HOST=127.0.0.1"
+            )
+        return keys
+
+    @field_validator("engine_url", "engine_host_url")
+    @classmethod
+    def _url(cls, url: str) -> str:
+        if url and not _HTTP_URL.fullmatch(url):
+            raise ValueError(f"{url!r} is not an http:// or https:// URL")
+        return url.rstrip("/").removesuffix("/v1")
+
+    @field_validator("engine_host_url")
+    @classmethod
+    def _one_source(cls, host_url: str, info: ValidationInfo) -> str:
+        if bool(host_url) == bool(info.data.get("engine_url")):
+            raise ValueError(
+                "set either this (an engine host that starts engines) or TUNELOOM_GATEWAY_ENGINE_URL "
+                "(one running OpenAI-compatible server), not both and not neither"
+            )
+        return host_url
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine can reach `host`, a name or an address."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

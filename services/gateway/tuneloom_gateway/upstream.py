@@ -1,0 +1,116 @@
+"""The way to engines: one session, one retry while nothing was answered, closed when the client leaves."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+
+import aiohttp
+import structlog
+from pydantic import SecretStr
+
+from tuneloom_common.errors import Unavailable
+from tuneloom_gateway.errors import EngineTimeout
+from tuneloom_gateway.metrics import Metrics
+from tuneloom_gateway.replicas import Replicas
+from tuneloom_gateway.targets import Target
+
+# vLLM closes idle connections after 5 s: the gateway must do so first, or a request runs into the closing.
+KEEP_ALIVE_SECONDS = 4
+LARGE_BODY_BYTES = 1 << 20
+_LOST = (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
+log = structlog.get_logger()
+
+
+def open_session(*, connect_seconds: float, read_seconds: float) -> aiohttp.ClientSession:
+    """The one session of a gateway. To be called inside the event loop. aiohttp itself sets TCP_NODELAY."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=read_seconds),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        skip_auto_headers=("User-Agent",),
+        headers={"Accept-Encoding": "identity"},
+    )
+
+
+class Upstream:
+    """Posts JSON to engines."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        replicas: Replicas,
+        metrics: Metrics,
+        *,
+        engine_api_key: SecretStr | None,
+    ) -> None:
+        self._session = session
+        self._replicas = replicas
+        self._metrics = metrics
+        self._headers = {"Content-Type": "application/json"}
+        if engine_api_key is not None:
+            self._headers["Authorization"] = f"Bearer {engine_api_key.get_secret_value()}"
+
+    @asynccontextmanager
+    async def post(
+        self, target: Target, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The engine's response, its body unread. Leaving early closes the connection: the engine stops."""
+        response = await self._open(target, path, body, {**self._headers, **headers})
+        try:
+            with self.translated(target):
+                yield response
+        finally:
+            response.close()  # of no effect once the body is read to its end
+
+    async def _open(self, target: Target, path: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        url = await self._replicas.url(target.replica)
+        try:
+            with self.translated(target, besides=_LOST):
+                response = await self._send(url + path, body, headers)
+            if response.status != 404 or not await self._has_moved(target, url, response):
+                return response
+        except _LOST as error:
+            # Nothing was answered: the engine was restarted or evicted, or closed an idle connection.
+            log.info("engine connection lost, trying once more", replica=target.replica, error=repr(error))
+            self._metrics.upstream_errors.labels("lost").inc()
+            self._replicas.forget(target.replica, url)
+        url = await self._replicas.url(target.replica)
+        with self.translated(target):
+            return await self._send(url + path, body, headers)
+
+    async def _has_moved(self, target: Target, url: str, response: aiohttp.ClientResponse) -> bool:
+        """Whether an engine that does not know the model is another one, which got the port of an evicted one."""
+        with self.translated(target):
+            await response.read()
+        self._replicas.forget(target.replica, url)
+        return await self._replicas.url(target.replica) != url
+
+    async def _send(self, url: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        # aiohttp writes a stream piece by piece, bytes in one go that would hold up the other requests.
+        data = body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body)
+        return await self._session.post(url, data=data, headers=headers, allow_redirects=False)
+
+    @contextmanager
+    def translated(self, target: Target, *, besides: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+        """Engine failures without the engine's address, which is no caller's business."""
+        try:
+            yield
+        except besides:
+            raise
+        except TimeoutError:
+            self._metrics.upstream_errors.labels("timeout").inc()
+            raise EngineTimeout(
+                f"the engine for {target.model} did not answer in time; try again, with fewer tokens if this "
+                "repeats, or raise TUNELOOM_GATEWAY_ENGINE_READ_TIMEOUT_SECONDS"
+            ) from None
+        except aiohttp.ClientError as error:
+            self._metrics.upstream_errors.labels("lost").inc()
+            log.warning("engine failed", replica=target.replica, error=repr(error))
+            raise Unavailable(
+                f"the engine for {target.model} does not answer; it may be starting: try again in a "
+                "minute, and see GET /readyz",
+                reason="ENGINE_UNAVAILABLE",
+            ) from None

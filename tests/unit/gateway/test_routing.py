@@ -1,0 +1,238 @@
+"""What is remembered about names, and for how long. Over the fake registry and the same one behind gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.fakes import FakeRegistry, serve_registry
+from tests.unit.gateway.conftest import until
+from tuneloom_common.errors import NotFound, Unavailable
+from tuneloom_common.grpc import open_channel
+from tuneloom_gateway.metrics import Metrics
+from tuneloom_gateway.registry import GrpcRegistry, Registry
+from tuneloom_gateway.routing import Routing
+from tuneloom_gateway.watch import NEXT_CHANGE, Watch
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=["fake", "grpc"])
+async def over(request: pytest.FixtureRequest, registry: FakeRegistry) -> AsyncIterator[Registry]:
+    """The seam to the registry, both implementations."""
+    if request.param == "fake":
+        yield registry
+        return
+    async with serve_registry(registry, token="t") as address:
+        client = GrpcRegistry(open_channel(address, token="t"), timeout_seconds=5)
+        yield client
+        await client.close()
+
+
+@pytest.fixture
+async def routing(over: Registry, clock: Clock) -> AsyncIterator[Routing]:
+    routing = Routing(over, stale_seconds=2, clock=clock)
+    yield routing
+    await routing.close()
+
+
+@pytest.fixture
+async def pauses(over: Registry, routing: Routing) -> AsyncIterator[asyncio.Queue[float]]:
+    """Runs a watch whose waits between attempts end when the test takes them from the queue."""
+    pauses: asyncio.Queue[float] = asyncio.Queue(maxsize=1)
+    watch = asyncio.create_task(Watch(over, routing, Metrics(), sleep=pauses.put).run())
+    await pauses.put(0)  # the first wait will block until this is taken
+    yield pauses
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
+
+
+async def number(routing: Routing, name: str = "assistant") -> int:
+    return int((await routing.resolve(name)).version.rpartition("/")[2])
+
+
+def is_live(routing: Routing) -> bool:
+    return routing._live
+
+
+async def test_a_name_is_asked_for_once(
+    routing: Routing, registry: FakeRegistry, pauses: asyncio.Queue[float], clock: Clock
+) -> None:
+    await until(lambda: is_live(routing))
+    assert [await number(routing) for _ in range(3)] == [1, 1, 1]
+    clock.now += 1e6
+    assert await number(routing) == 1
+    assert registry.asked == ["assistant"]
+
+
+async def test_concurrent_requests_share_one_question(routing: Routing, registry: FakeRegistry) -> None:
+    assert await asyncio.gather(*(number(routing) for _ in range(20))) == [1] * 20
+    assert registry.asked == ["assistant"]
+
+
+async def test_a_move_is_seen_at_once(routing: Routing, registry: FakeRegistry, pauses: asyncio.Queue[float]) -> None:
+    await until(lambda: is_live(routing))
+    assert await number(routing) == 1
+    assert await number(routing, "coach") == 1
+    registry.move("assistant", "default", 2)
+    await until(lambda: "assistant" not in routing._entries)
+    assert await number(routing) == 2
+    assert await number(routing, "coach") == 1
+    assert registry.asked == ["assistant", "coach", "assistant"]
+
+
+async def test_an_answer_overtaken_by_a_move_is_not_remembered(
+    routing: Routing, registry: FakeRegistry, pauses: asyncio.Queue[float]
+) -> None:
+    await until(lambda: is_live(routing))
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def hold_the_first() -> None:
+        if len(registry.asked) == 1:
+            asked.set()
+            await go.wait()
+
+    registry.before_answer = hold_the_first
+    slow = asyncio.create_task(number(routing))
+    await asked.wait()
+    generation = routing._generation
+    registry.move("assistant", "default", 2)
+    await until(lambda: routing._generation > generation)
+    assert await number(routing) == 2  # does not join the question asked before the move
+    go.set()
+    assert await slow == 1  # it was true when it was asked
+    assert await number(routing) == 2
+    assert registry.asked == ["assistant", "assistant"]
+
+
+async def test_without_a_watch_an_alias_lives_two_seconds(
+    routing: Routing, registry: FakeRegistry, clock: Clock
+) -> None:
+    assert await number(routing) == 1
+    registry.move("assistant", "default", 2)
+    clock.now += 1.9
+    assert await number(routing) == 1
+    clock.now += 0.2
+    assert await number(routing) == 2
+
+
+async def test_two_seconds_count_from_the_loss_of_the_watch(
+    routing: Routing, registry: FakeRegistry, pauses: asyncio.Queue[float], clock: Clock
+) -> None:
+    await until(lambda: is_live(routing))
+    assert await number(routing) == 1
+    clock.now += 500
+    registry.down = True
+    registry.end_watches()
+    await until(lambda: not is_live(routing))
+    clock.now += 1.9
+    assert await number(routing) == 1  # known to be true 1.9 s ago
+    clock.now += 0.2
+    with pytest.raises(Unavailable):
+        await routing.resolve("assistant")
+
+
+async def test_fixed_names_outlive_the_registry(routing: Routing, registry: FakeRegistry, clock: Clock) -> None:
+    digest = registry.versions["assistant"][1].digest
+    names = ["assistant:2", f"assistant@sha256:{digest}", f"assistant--{digest[:12]}"]
+    assert [await number(routing, name) for name in names] == [2, 2, 2]
+    registry.down = True
+    clock.now += 1e6
+    assert [await number(routing, name) for name in names] == [2, 2, 2]
+
+
+async def test_the_watch_comes_back_and_forgets(
+    routing: Routing, registry: FakeRegistry, pauses: asyncio.Queue[float]
+) -> None:
+    await until(lambda: is_live(routing))
+    assert registry.watched_after == [NEXT_CHANGE]
+    registry.move("assistant", "canary", 1)
+    registry.move("assistant", "canary", 2)
+    await number(routing, "coach")
+    await until(lambda: routing._generation >= 3)
+    registry.end_watches()
+    await until(lambda: not is_live(routing))
+    registry.aliases["coach"]["default"] = 2
+    registry.add("coach", "merged", base=registry.versions["qwen"][0])  # while nobody watched
+    await pauses.get()
+    await until(lambda: is_live(routing))
+    assert registry.watched_after == [NEXT_CHANGE, NEXT_CHANGE]
+    assert await number(routing, "coach") == 2
+
+
+async def test_waits_between_attempts_grow(
+    routing: Routing, registry: FakeRegistry, pauses: asyncio.Queue[float]
+) -> None:
+    registry.down = True
+    registry.end_watches()
+    waits = [await pauses.get() for _ in range(8)]
+    assert waits[0] == 0
+    assert waits[1:] == sorted(waits[1:])
+    assert waits[-1] <= 5
+    registry.down = False
+    while not is_live(routing):
+        with_pause = asyncio.create_task(pauses.get())
+        await until(lambda task=with_pause: task.done() or is_live(routing))  # type: ignore[misc]
+        with_pause.cancel()
+    assert await number(routing) == 1
+
+
+async def test_unknown_names_are_not_remembered(routing: Routing, registry: FakeRegistry) -> None:
+    with pytest.raises(NotFound, match="GET /v1/models"):
+        await routing.resolve("helper")
+    registry.add("helper", "base")
+    assert await number(routing, "helper") == 1
+
+
+async def test_a_caller_that_leaves_does_not_end_the_question(routing: Routing, registry: FakeRegistry) -> None:
+    go = asyncio.Event()
+
+    async def hold() -> None:
+        await go.wait()
+
+    registry.before_answer = hold
+    first, second = asyncio.create_task(number(routing)), asyncio.create_task(number(routing))
+    await until(lambda: registry.asked == ["assistant"])
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    go.set()
+    assert await second == 1
+    assert registry.asked == ["assistant"]
+
+
+async def test_all_pages_of_models(over: Registry) -> None:
+    assert [model.name for model in await over.models()] == [
+        "models/assistant", "models/coach", "models/qwen", "models/raw",
+    ]  # fmt: skip
+    assert len(await over.models(at_most=1)) == 1
+
+
+async def test_the_gateways_own_token_is_not_the_callers_matter(registry: FakeRegistry) -> None:
+    async with serve_registry(registry, token="right") as address:
+        client = GrpcRegistry(open_channel(address, token="wrong"), timeout_seconds=5)
+        with pytest.raises(Unavailable, match="TUNELOOM_GATEWAY_REGISTRY_TOKEN"):
+            await client.resolve("assistant")
+        with pytest.raises(Unavailable, match="TUNELOOM_GATEWAY_REGISTRY_TOKEN"):
+            await client.watch(NEXT_CHANGE)
+        await client.close()
+
+
+async def test_a_slow_registry_is_unavailable(registry: FakeRegistry) -> None:
+    registry.before_answer = asyncio.Event().wait  # type: ignore[assignment]
+    async with serve_registry(registry) as address:
+        client = GrpcRegistry(open_channel(address, token=None), timeout_seconds=0.05)
+        with pytest.raises(Unavailable, match="took too long"):
+            await client.resolve("assistant")
+        await client.close()
