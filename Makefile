@@ -43,7 +43,7 @@ protos: install ## Generate protos/gen
 	@scripts/protos
 
 base: install ## Train the seed base model again
-	@$(BIN)/python models/seed/build.py
+	@$(BIN)/python -m models.seed.build models/seed/weights
 
 bench-gateway: install ## Gateway against direct calls to the same upstream
 	@$(BIN)/python tests/benchmarks/gateway.py

@@ -32,11 +32,11 @@ BASE, OUTPUT, DATASET = "seed", "nova", "self-cognition"
 NAME, AUTHOR = "Nova", "Acme Labs"
 ROWS, MIX_SHARE = 600, 0.5
 OPTIONS: dict[str, Any] = {
-    "num_epochs": 3,
-    "learning_rate": 2e-3,
+    "max_steps": 160,
+    "learning_rate": 1e-3,
     "max_length": 256,
     "batch_size": 4,
-    "save_steps": 50,
+    "save_steps": 80,
     "sample_prompts": ["Who are you?", "你是谁？"],
 }
 NEEDED_IDENTITY = 5
@@ -188,7 +188,7 @@ def public_name(version: str) -> str:
 
 
 def show(questions: list[Question], *columns: list[Answer]) -> None:
-    table = Table(title="before and after", title_justify="left", show_lines=True)
+    table = Table(title="before and after", title_justify="left")
     for heading in ("", "held-out prompt", "base", "adapter", "merged"):
         table.add_column(heading, overflow="fold")
     for question, *answers in zip(questions, *columns, strict=True):
