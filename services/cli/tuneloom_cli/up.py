@@ -235,6 +235,11 @@ async def _offer_base(connection: Connection, directory: Path, name: str) -> str
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "registry") from None
     out.print(f"base model {name}: {version.size_bytes / 1e6:.1f} MB, engine name {version.engine_name}")
+    if "default" not in version.aliases:
+        number = version.name.rpartition("/")[2]
+        out.print(
+            f"{name} still means an older version; [bold]tuneloom models alias {name} default {number}[/] changes that"
+        )
     return version.engine_name
 
 
