@@ -13,7 +13,10 @@ from typing import Any
 
 from tuneloom_data.conversations import ROLES, Conversation, Message, RowError
 
-_EXTRA_KEYS = ("tool_calls", "tool_call_id", "name", "reasoning_content")
+MAX_DEPTH = 64
+_BOM = b"\xef\xbb\xbf"
+_TEXT_KEYS = ("tool_call_id", "name", "reasoning_content")
+_CALLS_SHAPE = "must be a list of {'function': {'name', 'arguments'}} objects with arguments that are JSON"
 _FOREIGN = {
     "instruction": "Alpaca",
     "conversations": "ShareGPT",
@@ -56,6 +59,8 @@ def parse_row(row: int, value: Any) -> Conversation | RowError:
     tools = value.get("tools") or ()
     if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, dict) for tool in tools):
         return RowError(row, "tools", "must be a list of tool objects")
+    if problem := _unwritable(list(tools)):
+        return RowError(row, "tools", problem)
     return Conversation(row=row, messages=tuple(messages), tools=tuple(tools))
 
 
@@ -66,21 +71,70 @@ def _parse_message(row: int, field: str, entry: Any) -> Message | RowError:
     if role == "developer":
         role = "system"
     if role not in ROLES:
-        return RowError(row, f"{field}.role", f"{role!r} is not one of {', '.join(ROLES)}")
+        shown = repr(role[:40]) if isinstance(role, str) else _json_type(role)
+        return RowError(row, f"{field}.role", f"{shown} is not one of {', '.join(ROLES)}")
     content = _text_of(entry.get("content"))
     if content is None:
         return RowError(row, f"{field}.content", "must be a string or a list of text parts")
-    extra = {key: entry[key] for key in _EXTRA_KEYS if entry.get(key) is not None}
-    if not content.strip() and not (role == "assistant" and "tool_calls" in extra):
+    extra = {key: entry[key] for key in _TEXT_KEYS if entry.get(key) is not None}
+    for key, value in extra.items():
+        if not isinstance(value, str):
+            return RowError(row, f"{field}.{key}", f"must be a string, this is a {_json_type(value)}")
+    if calls := entry.get("tool_calls"):
+        extra["tool_calls"] = _parse_calls(calls)
+        if extra["tool_calls"] is None:
+            return RowError(row, f"{field}.tool_calls", _CALLS_SHAPE)
+    for key, value in (("content", content), *extra.items()):
+        if problem := _unwritable(value):
+            return RowError(row, f"{field}.{key}", problem)
+    if not content.strip() and not (role == "assistant" and calls):
         return RowError(row, f"{field}.content", f"the {role} turn is empty")
-    trained = role == "assistant" and _is_trained(entry)
+    # OpenAI spells it weight: 0 | 1, others loss: bool. Absent and null both mean "train".
+    for key in ("weight", "loss"):
+        if entry.get(key) not in (None, 0, 1):
+            return RowError(row, f"{field}.{key}", "must be 0 or 1")
+    trained = role == "assistant" and 0 not in (entry.get("weight"), entry.get("loss"))
     return Message(role=role, content=content, trained=trained, extra=extra)
 
 
-def _is_trained(entry: dict[str, Any]) -> bool:
-    # OpenAI spells it weight: 0 | 1, others loss: bool. Absent and null both mean "train".
-    marks = (entry.get("weight"), entry.get("loss"))
-    return all(mark is None or bool(mark) for mark in marks)
+def _parse_calls(calls: Any) -> list[dict[str, Any]] | None:
+    """OpenAI writes a call's arguments as JSON text; chat templates, and vLLM before them, want the object."""
+    if not isinstance(calls, list):
+        return None
+    parsed = []
+    for call in calls:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            return None
+        arguments = function.get("arguments", {})
+        if isinstance(arguments, str):
+            arguments = _decode(0, arguments.encode(errors="replace")) if arguments.strip() else {}
+        if not isinstance(arguments, dict):
+            return None
+        parsed.append({**call, "function": {**function, "arguments": arguments}})
+    return parsed
+
+
+def _unwritable(value: Any) -> str:
+    """Why a value cannot be written out again for a template; "" when it can. Walks, so that no depth overflows."""
+    layer, depth = [value], 0
+    while layer:
+        if depth > MAX_DEPTH:
+            return "nested too deeply to be a conversation"
+        if any(isinstance(item, str) and not _encodable(item) for item in layer):
+            return "holds half of a surrogate pair (\\ud800-\\udfff), which is no character; write the character itself"
+        inner = [item for item in layer if isinstance(item, (dict, list))]
+        layer = [child for item in inner for child in (item if isinstance(item, list) else (*item, *item.values()))]
+        depth += 1
+    return ""
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text_of(content: Any) -> str | None:
@@ -97,16 +151,18 @@ def _text_of(content: Any) -> str | None:
 
 def _read_values(path: Path) -> Iterator[tuple[int, Any]]:
     with path.open("rb") as source:
+        start = len(_BOM) if source.read(len(_BOM)) == _BOM else 0
+        source.seek(start)
         first = source.read(1)
         while first.isspace():
             first = source.read(1)
-        source.seek(0)
+        source.seek(start)
         if first == b"[":
             yield from _read_array(source.read())
             return
         for row, line in enumerate(source, start=1):
             if line.strip():
-                yield row, _decode(row, line)
+                yield row, _decode(row, line.rstrip())
 
 
 def _read_array(data: bytes) -> Iterator[tuple[int, Any]]:
@@ -125,10 +181,12 @@ def _decode(row: int, data: bytes) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
         return RowError(row, "", f"not valid JSON at {where}: {error.msg}")
+    except ValueError:
+        return RowError(row, "", "holds a number of more than 4300 digits; shorten it")
     except RecursionError:
         return RowError(row, "", "nested too deeply to be a conversation")
 
 
 def _json_type(value: Any) -> str:
-    names = {list: "list", str: "string", bool: "boolean", type(None): "null"}
+    names = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")

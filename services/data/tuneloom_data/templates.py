@@ -19,7 +19,7 @@ class FrozenTemplate:
 
 
 def read_template(model_dir: Path) -> FrozenTemplate:
-    """Reads a Hugging Face model directory; raises ValueError naming the missing file and the next step."""
+    """Reads a Hugging Face model directory; raises ValueError naming the missing or bad file and the next step."""
     tokenizer = model_dir / "tokenizer.json"
     if not tokenizer.is_file():
         raise ValueError(
@@ -64,5 +64,8 @@ def _stop_tokens(model_dir: Path, tokenizer_config: dict[str, Any], tokenizer: d
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    value = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path.name} is not JSON ({error}); save the model again") from None
     return value if isinstance(value, dict) else {}

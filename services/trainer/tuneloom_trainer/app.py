@@ -53,7 +53,9 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
     channel = open_channel(settings.registry_address, token=_plain(settings.registry_token))
     stack.push_async_callback(channel.close)
     registry = RegistryClient(registry_pb2_grpc.RegistryServiceStub(channel))
-    service = TrainerService(store=store, registry=registry, recipes=load_recipes())
+    service = TrainerService(
+        store=store, registry=registry, recipes=load_recipes(), max_lora_rank=settings.max_lora_rank
+    )
     server = await build_server(
         domain="trainer.tuneloom",
         token=_plain(settings.token),

@@ -11,7 +11,7 @@ from pathlib import Path
 from tuneloom_common import children
 from tuneloom_common.manifests import Manifest
 from tuneloom_common.objects import ObjectStore
-from tuneloom_trainer.jobs import Artifact, Job
+from tuneloom_trainer.jobs import Job
 from tuneloom_trainer.specs import TrainingSpec
 from tuneloom_trainer.worker.protocol import CHECKPOINTS_DIR, EVENTS_FILE, WorkerSpec
 
@@ -40,14 +40,15 @@ class Launcher:
         checkpoints.mkdir(parents=True, exist_ok=True)
         base = await self._objects.read_manifest(job.base.digest)
         await self._fetch(base, run_dir / "base")
-        data = await self._fetch(await self._dataset(job.dataset), run_dir / "data")
-        if restore and not any(checkpoints.glob("step-*")):
+        dataset = await self._objects.read_manifest(job.dataset.digest)
+        data = await self._fetch(dataset, run_dir / "data")
+        if restore and not any(checkpoints.glob("step-????????")):  # a torn fetch leaves "step-00000120.part-…"
             step, manifest = restore
             await self._fetch(manifest, checkpoints / f"step-{step:08d}")
         WorkerSpec(
             job=job.id,
             base_dir=(run_dir / "base").absolute(),
-            dataset=next(path for path in sorted(data.absolute().iterdir()) if path.is_file()),
+            dataset=data.absolute() / dataset.files[0].path,
             training=TrainingSpec.model_validate(job.spec),
             device=self._device,  # type: ignore[arg-type] # checked by pydantic
             num_threads=self._threads,
@@ -69,9 +70,6 @@ class Launcher:
 
     def log_tail(self, job: Job) -> str:
         return children.last_lines(self.run_dir(job) / WORKER_LOG)
-
-    async def _dataset(self, dataset: Artifact) -> Manifest:
-        return await self._objects.read_manifest(dataset.digest)
 
     async def _fetch(self, manifest: Manifest, directory: Path) -> Path:
         if not directory.exists():

@@ -24,8 +24,8 @@ def overrides(spec: Message) -> dict[str, Any]:
             values[field.name] = overrides(value)
         elif field.type == FieldDescriptor.TYPE_ENUM:
             assert field.enum_type is not None  # noqa: S101 - true of every enum field
-            name = field.enum_type.values_by_number[value].name
-            values[field.name] = name.removeprefix(f"{field.name.upper()}_").lower()
+            known = field.enum_type.values_by_number.get(value)  # enums are open: a newer client may know more
+            values[field.name] = known.name.removeprefix(f"{field.name.upper()}_").lower() if known else value
         elif field.is_repeated:
             values[field.name] = tuple(value)
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from asyncio.subprocess import Process
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +17,9 @@ import structlog
 
 from tuneloom_common import children
 from tuneloom_common.errors import TuneloomError
+from tuneloom_trainer import mapping
 from tuneloom_trainer.events import EventTail
-from tuneloom_trainer.jobs import Job, JobState
+from tuneloom_trainer.jobs import Job, JobEvent, JobState
 from tuneloom_trainer.launcher import Launcher
 from tuneloom_trainer.publishing import Publisher
 from tuneloom_trainer.registry_client import RegistryClient
@@ -38,9 +40,9 @@ class _Attempt:
     worker_sequence: int
     failure: tuple[str, str] | None = None
     finished: bool = False
-    last_checkpoint: str = ""
     wanted: JobState | None = None
     live: list[asyncio.Task[None]] = field(default_factory=list)
+    result: asyncio.Task[str] | None = None
 
 
 class Runner:
@@ -87,6 +89,7 @@ class Runner:
         try:
             if job.state is JobState.CANCELLING:
                 await self._store.finish(job, JobState.CANCELLED)
+                await self._launcher.clean(job)
             elif job.state is JobState.PAUSING:
                 await self._store.finish(job, JobState.PAUSED)
             else:
@@ -96,7 +99,10 @@ class Runner:
         except TuneloomError as error:
             await self._fail(job, error.reason, error.message)
         except OSError as error:
-            await self._fail(job, "DISK", f"{error.strerror or error}; free the disk and submit the job again")
+            await self._fail(job, "DISK", f"{error}; mend that and submit the job again")
+        except (ValueError, LookupError, TypeError) as error:  # one job's trouble must not end the others
+            log.exception("the worker does not keep the protocol", job=job.id)
+            await self._fail(job, "WORKER_PROTOCOL", f"the worker does not keep the protocol: {error!r}")
 
     async def _attempt(self, job: Job) -> None:
         heartbeat: asyncio.Task[None] | None = None
@@ -112,14 +118,16 @@ class Runner:
         except asyncio.CancelledError:
             if process is not None:
                 await children.stop(process, grace_seconds=self._grace_seconds)
-            await self._store.finish(job, JobState.QUEUED, error="the trainer is shutting down")
+            with suppress(LeaseLost):  # it ended just now, or somebody else has it
+                await self._store.finish(job, JobState.QUEUED, error="the trainer is shutting down")
             raise
         finally:
             if process is not None:
                 await children.stop(process, grace_seconds=0)
-            for task in (heartbeat, *attempt.live):
-                if task is not None:
-                    task.cancel()
+            helpers = [task for task in (heartbeat, attempt.result, *attempt.live) if task is not None]
+            for task in helpers:
+                task.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
 
     async def _guarded(self, heartbeat: asyncio.Task[None], work: Any) -> None:
         """Awaits work, unless the lease is lost first."""
@@ -131,6 +139,7 @@ class Runner:
             await task
         finally:
             task.cancel()
+            await asyncio.wait({task})  # nothing is written behind our back
 
     async def _keep_lease(self, attempt: _Attempt) -> None:
         """Extends the lease until the job is out of our hands, and notes what clients asked for."""
@@ -164,6 +173,7 @@ class Runner:
         body = {key: value for key, value in event.items() if key not in ("seq", "time", "type")}
         stored: list[tuple[str, dict[str, Any]]] = []
         if kind in STORED_AS_IS:
+            mapping.to_event(job.id, JobEvent(sequence, job.create_time, kind, body))  # refuse what cannot be told
             stored.append((kind, body))
         elif kind == "training":
             await self._store.enter_running(job)
@@ -180,7 +190,8 @@ class Runner:
         path = self._launcher.run_dir(job) / body["path"]
         version = await self._publisher.checkpoint(job, path, step=step)
         await self._store.add_checkpoint(job, step=step, version=version, loss=body["loss"])
-        attempt.last_checkpoint = version
+        if body.get("last"):  # sample chats may follow; the adapter need not wait for them
+            attempt.result = asyncio.create_task(self._register_result(job, version))
         attempt.live.append(asyncio.create_task(self._go_live(job, version, step)))
         return "checkpoint", {"step": step, "version": version, "loss": body["loss"]}
 
@@ -193,8 +204,8 @@ class Runner:
     async def _conclude(self, attempt: _Attempt, status: int | None) -> None:
         """Decides from the worker's last words and its exit status what becomes of the job."""
         job = attempt.job
-        if attempt.wanted and not attempt.finished:
-            cancelled = attempt.wanted is JobState.CANCELLING
+        cancelled = attempt.wanted is JobState.CANCELLING
+        if cancelled or (attempt.wanted and not attempt.finished):
             await self._store.finish(job, JobState.CANCELLED if cancelled else JobState.PAUSED)
             if cancelled:
                 await self._launcher.clean(job)
@@ -220,9 +231,9 @@ class Runner:
     async def _deliver(self, attempt: _Attempt) -> None:
         """Converts and, if asked, merges; then the job has succeeded."""
         job = attempt.job
-        checkpoint = attempt.last_checkpoint or (await self._newest_name(job))
-        result = await self._publisher.result(job, checkpoint)
-        await self._store.set_results(job, result_version=result)
+        if attempt.result is None:
+            attempt.result = asyncio.create_task(self._register_result(job, await self._newest_name(job)))
+        result = await attempt.result
         await self._tell(attempt, f"registered {result}")
         if job.merge:
             merged = await self._publisher.merged(job, result)
@@ -231,6 +242,11 @@ class Runner:
         await asyncio.gather(*attempt.live)
         await self._store.finish(job, JobState.SUCCEEDED)
         await self._launcher.clean(job)
+
+    async def _register_result(self, job: Job, checkpoint: str) -> str:
+        result = await self._publisher.result(job, checkpoint)
+        await self._store.set_results(job, result_version=result)
+        return result
 
     async def _tell(self, attempt: _Attempt, text: str) -> None:
         job = await self._store.get(attempt.job.id)

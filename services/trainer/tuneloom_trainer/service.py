@@ -8,8 +8,8 @@ from typing import Any
 
 from tuneloom.trainer.v1 import jobs_pb2, trainer_pb2, trainer_pb2_grpc
 from tuneloom_common.errors import InvalidArgument, NotFound
-from tuneloom_common.ids import check_id, parse_name
-from tuneloom_common.paging import decode_token, encode_token, page_limit
+from tuneloom_common.ids import parse_name
+from tuneloom_common.paging import decode_number, encode_token, page_limit
 from tuneloom_trainer import mapping
 from tuneloom_trainer.registry_client import RegistryClient
 from tuneloom_trainer.specs import Recipe, resolve
@@ -17,23 +17,36 @@ from tuneloom_trainer.store import JobStore
 
 WATCH_POLL_SECONDS = 1.0
 DEFAULT_RECIPE = "qlora"
+MAX_REQUEST_ID_CHARS = 128
 TRAINABLE_KINDS = ("base", "merged")
 
 
 class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     """See trainer.proto."""
 
-    def __init__(self, *, store: JobStore, registry: RegistryClient, recipes: dict[str, Recipe]) -> None:
+    def __init__(
+        self, *, store: JobStore, registry: RegistryClient, recipes: dict[str, Recipe], max_lora_rank: int
+    ) -> None:
         self._store = store
         self._registry = registry
         self._recipes = recipes
+        self._max_lora_rank = max_lora_rank
 
     async def CreateTrainingJob(  # noqa: N802
         self, request: trainer_pb2.CreateTrainingJobRequest, context: Any
     ) -> jobs_pb2.TrainingJob:
         wanted = request.training_job
+        if len(request.request_id) > MAX_REQUEST_ID_CHARS:
+            raise InvalidArgument(f"request_id: longer than {MAX_REQUEST_ID_CHARS} characters", field="request_id")
         recipe = wanted.recipe or DEFAULT_RECIPE
         spec = resolve(self._recipes, recipe, mapping.overrides(wanted.spec))
+        if spec.method == "lora" and spec.lora.r > self._max_lora_rank:
+            raise InvalidArgument(
+                f"spec.lora.r: the engines here serve adapters up to rank {self._max_lora_rank}, not {spec.lora.r}; "
+                "lower it, or raise TUNELOOM_ENGINE_MAX_LORA_RANK and TUNELOOM_TRAINER_MAX_LORA_RANK",
+                field="spec.lora.r",
+                reason="NOT_SERVABLE",
+            )
         output_model = f"models/{parse_name(wanted.output_model, 'models', field='output_model')}"
         if not wanted.base_model:
             raise InvalidArgument("base_model: name a model, 'tuneloom models list' shows them", field="base_model")
@@ -47,7 +60,13 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
             )
         if data_manifest.kind != "dataset":
             raise InvalidArgument(f"dataset: {wanted.dataset} is a {data_manifest.kind}", field="dataset")
+        if len(data_manifest.files) != 1:
+            raise InvalidArgument(
+                f"dataset: {wanted.dataset} holds {len(data_manifest.files)} files; put the rows into one file",
+                field="dataset",
+            )
         resolved = spec.model_dump(mode="json")
+        merge = wanted.merge and spec.method == "lora"
         if request.validate_only:
             return jobs_pb2.TrainingJob(
                 base_model=wanted.base_model,
@@ -55,7 +74,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
                 output_model=output_model,
                 recipe=recipe,
                 spec=mapping.to_spec(resolved),
-                merge=wanted.merge,
+                merge=merge,
             )
         job = await self._store.create(
             base_model=wanted.base_model,
@@ -64,7 +83,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
             output_model=output_model,
             recipe=recipe,
             spec=resolved,
-            merge=wanted.merge and spec.method == "lora",
+            merge=merge,
             request_id=request.request_id,
         )
         return mapping.to_job(job)
@@ -86,7 +105,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.ListTrainingJobsRequest, context: Any
     ) -> trainer_pb2.ListTrainingJobsResponse:
         limit = page_limit(request.page_size)
-        found = await self._store.list_jobs(before=int(decode_token(request.page_token) or 0), limit=limit + 1)
+        found = await self._store.list_jobs(before=decode_number(request.page_token), limit=limit + 1)
         return trainer_pb2.ListTrainingJobsResponse(
             training_jobs=[mapping.to_job(job) for _, job in found[:limit]],
             next_page_token=encode_token(str(found[limit - 1][0])) if len(found) > limit else "",
@@ -128,7 +147,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     ) -> trainer_pb2.ListCheckpointsResponse:
         limit = page_limit(request.page_size)
         found = await self._store.list_checkpoints(
-            _job_id(request.parent), before=int(decode_token(request.page_token) or 0), limit=limit + 1
+            _job_id(request.parent, field="parent"), before=decode_number(request.page_token), limit=limit + 1
         )
         return trainer_pb2.ListCheckpointsResponse(
             checkpoints=[mapping.to_checkpoint(checkpoint) for checkpoint in found[:limit]],
@@ -141,5 +160,5 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         return trainer_pb2.ListRecipesResponse(recipes=[mapping.to_recipe(recipe) for recipe in self._recipes.values()])
 
 
-def _job_id(name: str) -> str:
-    return check_id(parse_name(name, "trainingJobs"), field="name")
+def _job_id(name: str, *, field: str = "name") -> str:
+    return parse_name(name, "trainingJobs", field=field)

@@ -29,6 +29,8 @@ class TrainerSettings(ServiceSettings):
     worker_device: Literal["auto", "cpu", "cuda"] = "auto"
     worker_threads: int = Field(default=0, ge=0)
     slots: int = Field(default=1, ge=1, le=64)
+    max_lora_rank: int = Field(default=64, ge=1, le=512)
+    """What the engines serve, TUNELOOM_ENGINE_MAX_LORA_RANK: a larger adapter is refused before it is trained."""
     lease_seconds: float = Field(default=10.0, gt=0)
     stop_grace_seconds: float = Field(default=20.0, gt=0)
     max_attempts: int = Field(default=5, ge=1)

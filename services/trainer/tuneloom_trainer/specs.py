@@ -6,21 +6,21 @@ import tomllib
 from importlib.resources import files
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from tuneloom_common.errors import InvalidArgument, NotFound
 
-SERVABLE_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+LARGEST_RANK = 512  # of any engine
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class LoraSpec(_Part):
     """The adapter: update = (alpha / r, or alpha / sqrt(r) with rslora) * B @ A."""
 
-    r: int = Field(ge=1, le=SERVABLE_RANKS[-1])
+    r: int = Field(ge=1, le=LARGEST_RANK)
     alpha: float = Field(gt=0)
     dropout: float = Field(ge=0, lt=1)
     target_modules: tuple[str, ...] = ()
@@ -49,11 +49,12 @@ class TrainingSpec(_Part):
     logging_steps: int = Field(ge=1)
     sample_prompts: tuple[str, ...] = Field(default=(), max_length=32)
 
-    @model_validator(mode="after")
-    def _possible(self) -> TrainingSpec:
-        if self.method == "full" and self.quantization != "none":
+    @field_validator("quantization")
+    @classmethod
+    def _trainable(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("method") == "full" and value != "none":
             raise ValueError("a full fine-tune needs quantization none: 4-bit weights cannot be trained")
-        return self
+        return value
 
 
 class Recipe(_Part):
@@ -83,7 +84,9 @@ def resolve(recipes: dict[str, Recipe], name: str, overrides: dict[str, Any]) ->
         raise NotFound(f"recipe: {name!r} does not exist; choose one of {known}", field="recipe")
     merged = recipe.spec.model_dump()
     for key, value in overrides.items():
-        merged[key] = {**merged[key], **value} if isinstance(merged.get(key), dict) else value
+        merged[key] = (
+            {**merged[key], **value} if isinstance(merged.get(key), dict) and isinstance(value, dict) else value
+        )
     try:
         return TrainingSpec.model_validate(merged)
     except ValidationError as error:

@@ -7,9 +7,12 @@ observed by the runner.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -20,9 +23,35 @@ from tuneloom_common.ids import new_id
 from tuneloom_trainer.jobs import LEASED, MOVES, Artifact, Checkpoint, Job, JobEvent, JobState
 from tuneloom_trainer.tables import checkpoints, job_events, jobs
 
+P = ParamSpec("P")
+T = TypeVar("T")
+REQUESTED = {JobState.CANCELLING: JobState.CANCELLED, JobState.PAUSING: JobState.PAUSED}
+
 
 class LeaseLost(Exception):
     """Another runner claimed the job; whatever was being done must be dropped."""
+
+
+def whole(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Lets a transaction end before its caller's cancellation goes on.
+
+    A cancelled SQLite transaction may keep its lock with a connection that nobody holds any more: then one client
+    that hangs up in the wrong millisecond stops every writer.
+    """
+
+    @wraps(method)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        transaction = asyncio.ensure_future(method(*args, **kwargs))
+        try:
+            return await asyncio.shield(transaction)
+        except asyncio.CancelledError:
+            while not transaction.done():
+                with suppress(asyncio.CancelledError):  # asked twice
+                    await asyncio.wait({transaction})
+            transaction.exception()
+            raise
+
+    return run
 
 
 class JobStore:
@@ -42,6 +71,7 @@ class JobStore:
 
     # For clients
 
+    @whole
     async def create(
         self,
         *,
@@ -85,10 +115,12 @@ class JobStore:
         self.bell.ring()
         return job
 
+    @whole
     async def get(self, job_id: str) -> Job:
         async with self.engine.begin() as db:
             return await _get(db, job_id)
 
+    @whole
     async def list_jobs(self, *, before: int, limit: int) -> list[tuple[int, Job]]:
         """(sequence, job) below a sequence (0: from the newest), newest first."""
         query = sa.select(jobs).order_by(jobs.c.sequence.desc()).limit(limit)
@@ -97,6 +129,7 @@ class JobStore:
         async with self.engine.begin() as db:
             return [(row.sequence, _to_job(row)) for row in (await db.execute(query)).all()]
 
+    @whole
     async def events_after(self, job_id: str, sequence: int, *, limit: int = 500) -> list[JobEvent]:
         query = (
             sa.select(job_events)
@@ -110,6 +143,7 @@ class JobStore:
                 for row in (await db.execute(query)).all()
             ]
 
+    @whole
     async def list_checkpoints(self, job_id: str, *, before: int, limit: int) -> list[Checkpoint]:
         """Checkpoints below a step (0: from the newest), newest first."""
         query = sa.select(checkpoints).where(checkpoints.c.job_id == job_id)
@@ -120,18 +154,21 @@ class JobStore:
             rows = (await db.execute(query.order_by(checkpoints.c.step.desc()).limit(limit))).all()
         return [Checkpoint(row.job_id, row.step, row.version, row.loss, _utc(row.create_time)) for row in rows]
 
+    @whole
     async def request_cancel(self, job_id: str) -> Job:
         """A job nobody runs ends at once; a running one when its runner notices."""
         return await self._request(job_id, running=JobState.CANCELLING, idle=JobState.CANCELLED, verb="cancel")
 
+    @whole
     async def request_pause(self, job_id: str) -> Job:
         """A job nobody runs pauses at once; a running one after it has saved a checkpoint."""
         return await self._request(job_id, running=JobState.PAUSING, idle=JobState.PAUSED, verb="pause")
 
+    @whole
     async def resume(self, job_id: str) -> Job:
         """Puts a paused job back into the queue."""
         async with self.engine.begin() as db:
-            job = await _get(db, job_id)
+            job = await _get(db, job_id, lock=True)
             if job.state is not JobState.PAUSED:
                 raise FailedPrecondition(f"{job.name} is {job.state}; only a paused job can be resumed")
             await self._move(db, job, JobState.QUEUED, reason="resumed on request")
@@ -141,7 +178,7 @@ class JobStore:
 
     async def _request(self, job_id: str, *, running: JobState, idle: JobState, verb: str) -> Job:
         async with self.engine.begin() as db:
-            job = await _get(db, job_id)
+            job = await _get(db, job_id, lock=True)
             target = running if job.state.leased else idle
             if job.state is target:
                 return job
@@ -154,12 +191,17 @@ class JobStore:
 
     # For the runner
 
+    @whole
     async def claim(self) -> Job | None:
         """Takes the oldest queued job, or one whose runner has let its lease run out."""
         now = self._clock()
         expired = sa.and_(jobs.c.state.in_(LEASED), jobs.c.lease_expire_time < now)
         query = (
-            sa.select(jobs).where(sa.or_(jobs.c.state == JobState.QUEUED, expired)).order_by(jobs.c.sequence).limit(1)
+            sa.select(jobs)
+            .where(sa.or_(jobs.c.state == JobState.QUEUED, expired))
+            .order_by(jobs.c.sequence)
+            .limit(1)
+            .with_for_update(skip_locked=True)
         )
         async with self.engine.begin() as db:
             row = (await db.execute(query)).one_or_none()
@@ -182,6 +224,7 @@ class JobStore:
         self.bell.ring()
         return job
 
+    @whole
     async def heartbeat(self, job: Job) -> JobState:
         """Extends the lease and returns the state as clients want it; raises LeaseLost after another claim."""
         async with self.engine.begin() as db:
@@ -191,6 +234,7 @@ class JobStore:
                 raise LeaseLost(job.id)
             return current.state
 
+    @whole
     async def append_events(
         self, job: Job, events: Sequence[tuple[str, dict[str, Any]]], *, worker_sequence: int
     ) -> None:
@@ -204,14 +248,18 @@ class JobStore:
             await self._append(db, job.id, events)
         self.bell.ring()
 
+    @whole
     async def enter_running(self, job: Job) -> None:
         """VALIDATING -> RUNNING; a job that was asked to stop meanwhile stays as it is."""
         async with self.engine.begin() as db:
-            current = await _get(db, job.id)
-            if current.lease_epoch == job.lease_epoch and current.state is JobState.VALIDATING:
+            current = await _get(db, job.id, lock=True)
+            if current.lease_epoch != job.lease_epoch or not current.state.leased:
+                raise LeaseLost(job.id)
+            if current.state is JobState.VALIDATING:
                 await self._move(db, current, JobState.RUNNING)
         self.bell.ring()
 
+    @whole
     async def add_checkpoint(self, job: Job, *, step: int, version: str, loss: float) -> None:
         """Remembers a registered checkpoint; registering the same step again replaces it."""
         async with self.engine.begin() as db:
@@ -224,19 +272,21 @@ class JobStore:
                 )
             )
 
+    @whole
     async def set_results(self, job: Job, **versions: str) -> None:
         """Stores result_version or merged_version as soon as they are registered."""
         async with self.engine.begin() as db:
             await self._require(db, _held(job).values(**versions, update_time=self._clock()), job)
 
+    @whole
     async def finish(self, job: Job, state: JobState, *, error: str = "", reason: str = "") -> None:
         """Leaves the leased states: to a final one, to PAUSED, or back to QUEUED."""
         async with self.engine.begin() as db:
-            current = await _get(db, job.id)
+            current = await _get(db, job.id, lock=True)
             if current.lease_epoch != job.lease_epoch or not current.state.leased:
                 raise LeaseLost(job.id)
-            if state not in MOVES[current.state]:  # a cancel came in between: it wins over a requeue
-                state = JobState.CANCELLED if current.state is JobState.CANCELLING else JobState.PAUSED
+            if state not in MOVES[current.state]:  # a request came in between: it wins
+                state = REQUESTED.get(current.state, state)
             await self._move(db, current, state, reason=error, error=error, error_reason=reason)
         self.bell.ring()
 
@@ -286,8 +336,10 @@ def _held(job: Job, states: Collection[JobState] = LEASED) -> sa.Update:
     return jobs.update().where(jobs.c.id == job.id, jobs.c.lease_epoch == job.lease_epoch, jobs.c.state.in_(states))
 
 
-async def _get(db: AsyncConnection, job_id: str) -> Job:
-    row = (await db.execute(sa.select(jobs).where(jobs.c.id == job_id))).one_or_none()
+async def _get(db: AsyncConnection, job_id: str, *, lock: bool = False) -> Job:
+    """`lock` holds off other writers to the end of the transaction, where beginning one does not (PostgreSQL)."""
+    query = sa.select(jobs).where(jobs.c.id == job_id)
+    row = (await db.execute(query.with_for_update() if lock else query)).one_or_none()
     if row is None:
         raise NotFound(f"trainingJobs/{job_id} does not exist; 'tuneloom jobs list' shows the jobs there are")
     return _to_job(row)

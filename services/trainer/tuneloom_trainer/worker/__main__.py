@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ import threading
 import traceback
 from pathlib import Path
 
-from tuneloom_common.children import die_with_parent
+from tuneloom_common.children import COMPUTE_ENVIRONMENT, die_with_parent
 from tuneloom_trainer.worker.protocol import EVENTS_FILE, EXIT_FAILED, EventLog, WorkerFailed, WorkerSpec
 
 
@@ -19,7 +20,7 @@ def main(run_dir: Path) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     spec = WorkerSpec.read(run_dir)
     events = EventLog(run_dir / EVENTS_FILE)
-    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false")
+    os.environ.update(COMPUTE_ENVIRONMENT)
     try:
         import torch
 
@@ -31,17 +32,22 @@ def main(run_dir: Path) -> int:
     except WorkerFailed as error:
         events.emit("failed", reason=error.reason, message=str(error))
         return EXIT_FAILED
-    except OSError as error:
-        if error.errno != 28:  # ENOSPC
-            raise
-        events.emit("failed", reason="DISK_FULL", message="no space left for checkpoints; free some and resubmit")
-        return EXIT_FAILED
     except Exception as error:
+        if _is_disk_full(error):
+            events.emit("failed", reason="DISK_FULL", message="no space left for checkpoints; free some and resubmit")
+            return EXIT_FAILED
+        if isinstance(error, OSError):
+            raise
         traceback.print_exc()
         events.emit("failed", reason="WORKER_ERROR", message=f"{type(error).__name__}: {error}"[:2000])
         return EXIT_FAILED
     finally:
         events.close()
+
+
+def _is_disk_full(error: Exception) -> bool:
+    # safetensors hands the system's error on as text
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or f"os error {errno.ENOSPC}" in str(error)
 
 
 if __name__ == "__main__":

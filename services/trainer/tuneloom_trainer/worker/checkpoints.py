@@ -80,10 +80,11 @@ def restore(
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
-            optimizer.state[parameter] = {
-                key: state[f"{name}/{key}"].to("cpu" if key == "step" else parameter.device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+            if f"{name}/step" in state:  # a parameter that never had a gradient has none
+                optimizer.state[parameter] = {
+                    key: state[f"{name}/{key}"].to("cpu" if key == "step" else parameter.device)
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                }
 
 
 def _optimizer_tensors(
@@ -100,7 +101,7 @@ def _verified_record(path: Path) -> dict[str, Any] | None:
     try:
         record: dict[str, Any] = json.loads((path / RECORD_FILE).read_bytes())
         whole = all(hash_file(path / name)[0] == sha256 for name, sha256 in record["files"].items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     return record if whole else None
 

@@ -69,7 +69,7 @@ class PackedDataset:
         index = first_batch
         while True:
             epoch, offset = divmod(index, per_epoch)
-            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+            generator = torch.Generator().manual_seed(derived_seed(self._seed, epoch))
             order = torch.randperm(len(self), generator=generator).tolist()
             for start in range(offset * batch_size, len(self), batch_size):
                 yield self._collate([self._sequences[i] for i in order[start : start + batch_size]])
@@ -154,6 +154,11 @@ def _require_trainable(examples: Sequence[Example], max_length: int) -> None:
             f"the chat template ends the answer of row {unstopped[0]} ({len(unstopped)} rows in all) without a stop "
             "token, so the model would never learn to stop; use a base whose template closes assistant turns",
         )
+
+
+def derived_seed(seed: int, counter: int) -> int:
+    """A seed for one step or epoch, within the 63 bits torch takes."""
+    return (seed * 1_000_003 + counter) % (1 << 63)
 
 
 def _isolated_causal_mask(owner: torch.Tensor) -> torch.Tensor:

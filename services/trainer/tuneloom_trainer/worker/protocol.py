@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -58,7 +59,7 @@ class EventLog:
             whole = path.read_bytes()
             kept = whole[: whole.rfind(b"\n") + 1]  # a line cut short by a crash was never an event
             if len(kept) < len(whole):
-                path.write_bytes(kept)
+                os.truncate(path, len(kept))
             if kept:
                 self._seq = json.loads(kept.splitlines()[-1])["seq"]
         self._file = path.open("a", encoding="utf-8")

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
 from tuneloom_data.conversations import Conversation
 from tuneloom_trainer.worker.protocol import WorkerFailed
 
@@ -50,9 +52,16 @@ def _spans(
     tools = list(conversation.tools) or None
 
     def rendered(count: int, *, open_turn: bool = False) -> str:
-        text: str = tokenizer.apply_chat_template(
-            messages[:count], tools=tools, tokenize=False, add_generation_prompt=open_turn
-        )
+        try:
+            text: str = tokenizer.apply_chat_template(
+                messages[:count], tools=tools, tokenize=False, add_generation_prompt=open_turn
+            )
+        except (TemplateError, ValueError, LookupError, TypeError) as error:
+            raise WorkerFailed(
+                "CHAT_TEMPLATE",
+                f"row {conversation.row}: the chat template refuses its first {count} messages: {error}; change the "
+                "order of its roles, or remove the row",
+            ) from error
         return text
 
     whole = rendered(len(messages))

@@ -19,7 +19,7 @@ import torch
 from tuneloom_data.templates import read_template
 from tuneloom_trainer.specs import TrainingSpec
 from tuneloom_trainer.worker import checkpoints
-from tuneloom_trainer.worker.dataset import IGNORED, Batch, PackedDataset, load_dataset
+from tuneloom_trainer.worker.dataset import IGNORED, Batch, PackedDataset, derived_seed, load_dataset
 from tuneloom_trainer.worker.model import Hardware, load_model, load_tokenizer, trainable_parameters
 from tuneloom_trainer.worker.protocol import (
     CHECKPOINTS_DIR,
@@ -66,6 +66,9 @@ def train(spec: WorkerSpec, run_dir: Path, events: EventLog, should_stop: Callab
         checkpoints.restore(checkpoint, parameters, optimizer)
         done = checkpoint.step
         events.emit("note", text=f"resumed from the checkpoint at step {done}")
+        if done == total_steps:  # a death between saving and telling would leave the result without its last step
+            path = checkpoint.path.relative_to(run_dir).as_posix()
+            events.emit("checkpoint", step=done, loss=checkpoint.record["loss"], path=path, last=True)
 
     def save(step: int, loss: float) -> None:
         path = checkpoints.save(
@@ -82,7 +85,8 @@ def train(spec: WorkerSpec, run_dir: Path, events: EventLog, should_stop: Callab
                 "template": asdict(template),
             },
         )
-        events.emit("checkpoint", step=step, loss=loss, path=path.relative_to(run_dir).as_posix())
+        relative = path.relative_to(run_dir).as_posix()
+        events.emit("checkpoint", step=step, loss=loss, path=relative, last=step == total_steps)
         for prompt, answer in sample_chats(model, tokenizer, training.sample_prompts):
             events.emit("sample_chat", step=step, prompt=prompt, answer=answer)
 
@@ -90,7 +94,7 @@ def train(spec: WorkerSpec, run_dir: Path, events: EventLog, should_stop: Callab
     meter = Meter(total_steps, done)
     micro_batches = _micro_batches(dataset, training, first_step=done)
     for step in range(done + 1, total_steps + 1):
-        torch.manual_seed(training.seed * 1_000_003 + step)  # dropout is a function of (seed, step)
+        torch.manual_seed(derived_seed(training.seed, step))  # dropout is a function of (seed, step)
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * learning_rate_factor(training, step, total_steps)
         batches = next(micro_batches)
@@ -98,13 +102,13 @@ def train(spec: WorkerSpec, run_dir: Path, events: EventLog, should_stop: Callab
         if not math.isfinite(loss):
             raise WorkerFailed(
                 "NON_FINITE_LOSS",
-                f"the loss became {loss} at step {step}; lower spec.learning_rate (now {training.learning_rate:g}) and "
-                "submit again, the checkpoints before it are kept",
+                f"the loss or its gradient became {loss} at step {step}; lower spec.learning_rate (now "
+                f"{training.learning_rate:g}) and submit again, the checkpoints before it are kept",
             )
         meter.add(batches, loss)
         if step % training.logging_steps == 0 or step == total_steps:
             progress = meter.report(step)
-            epoch = step / max(1, count_steps_per_epoch(training, len(dataset)))
+            epoch = step / count_steps_per_epoch(training, len(dataset))
             events.emit("progress", learning_rate=optimizer.param_groups[0]["lr"], epoch=epoch, **progress)
         stopping = should_stop() and step < total_steps
         due = training.save_steps and step % training.save_steps == 0
@@ -194,10 +198,10 @@ def _step(
         loss = _summed_loss(model, batch, hardware) / trained_tokens
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
-    if spec.max_grad_norm:
-        torch.nn.utils.clip_grad_norm_(parameters.values(), spec.max_grad_norm)
-    if math.isfinite(total):
-        optimizer.step()
+    norm = torch.nn.utils.clip_grad_norm_(parameters.values(), spec.max_grad_norm or math.inf)
+    if not torch.isfinite(norm):
+        return math.nan  # a finite loss with such a gradient would ruin the weights all the same
+    optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return total
 

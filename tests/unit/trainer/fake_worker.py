@@ -1,0 +1,66 @@
+"""A worker that does what the job's sample prompts say: one word per attempt, the last one from then on."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+run_dir = Path(sys.argv[1])
+words = json.loads((run_dir / "spec.json").read_bytes())["training"]["sample_prompts"]
+log = (run_dir / "events.jsonl").open("a+")
+log.seek(0)
+sequence = len(log.readlines())
+
+
+def emit(kind: str, **fields: Any) -> None:
+    global sequence
+    sequence += 1
+    log.write(json.dumps({"seq": sequence, "time": 0, "type": kind, **fields}) + "\n")
+    log.flush()
+
+
+def save(step: int) -> None:
+    path = run_dir / f"checkpoints/step-{step:08d}"
+    path.mkdir(exist_ok=True)
+    template = {"tokenizer_sha256": "1" * 64, "chat_template_sha256": "2" * 64, "stop_tokens": ["<|im_end|>"]}
+    (path / "checkpoint.json").write_text(json.dumps({"step": step, "template": template}))
+    emit("checkpoint", step=step, loss=1.5, path=f"checkpoints/{path.name}")
+
+
+def main(word: str) -> int:
+    print(f"the word is {word}", flush=True)
+    if word == "fail":
+        emit("failed", reason="DATA_CONTRACT", message="row 3 is bad")
+        return 1
+    if word == "garble":
+        log.write("{this is no event}\n")
+        return 0
+    if word == "overtell":
+        emit("progress", step=1, mood="good")
+        return 0
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    emit("training", step=0, total_steps=2, device="cpu")
+    save(1)
+    if word == "crash":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if word == "stall":
+        signal.sigwait({signal.SIGUSR1})  # deaf to SIGTERM
+    if word == "wait":
+        signal.sigwait({signal.SIGTERM})
+        save(2)
+        return 75
+    emit("progress", step=2, total_steps=2, loss=1.5, learning_rate=0.1, tokens_per_second=9, eta_seconds=0, epoch=1)
+    if word == "succeed":
+        save(2)
+        emit("finished", step=2)
+    return 0
+
+
+(run_dir / "pid").write_text(str(os.getpid()))
+attempts = run_dir / "attempts"
+attempts.touch()
+attempt = attempts.stat().st_size
+attempts.write_text("x" * (attempt + 1))
+sys.exit(main(words[min(attempt, len(words) - 1)]))

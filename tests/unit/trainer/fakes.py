@@ -1,0 +1,130 @@
+"""A clock, and a registry that remembers what was published to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tuneloom.registry.v1 import builds_pb2, registry_pb2, registry_pb2_grpc, versions_pb2
+from tuneloom_common.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from tuneloom_common.grpc import bind, build_server
+from tuneloom_common.manifests import Kind, Manifest
+from tuneloom_common.objects import ObjectStore
+
+
+class Clock:
+    """Time that moves when told to."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2030, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
+    """Resolves names, registers versions under fences and ends builds at once. `down` calls fail first."""
+
+    def __init__(self, objects: ObjectStore, staging: Path) -> None:
+        self.objects = objects
+        self.staging = staging
+        self.references: dict[str, versions_pb2.Version] = {}
+        self.models: set[str] = set()
+        self.epochs: dict[str, int] = {}
+        self.builds: list[registry_pb2.CreateBuildRequest] = []
+        self.build_error = ""
+        self.down = 0
+
+    async def publish(self, reference: str, kind: Kind, files: dict[str, bytes]) -> Manifest:
+        """Makes a version resolvable; a dataset's name is "datasets/…", all else is a model's."""
+        directory = self.staging / reference.replace("/", "-")
+        directory.mkdir(parents=True)
+        for path, content in files.items():
+            (directory / path).write_bytes(content)
+        manifest = Manifest(kind=kind, files=await self.objects.put_directory(directory))
+        await self.objects.put_manifest(manifest)
+        parent = reference if "/" in reference else f"models/{reference}"
+        self._add(reference, f"{parent}/versions/1", manifest)
+        return manifest
+
+    def _add(self, reference: str, name: str, manifest: Manifest) -> versions_pb2.Version:
+        version = versions_pb2.Version(name=name, digest=manifest.digest, manifest_json=manifest.canonical().decode())
+        self.references[reference] = self.references[name] = version
+        return version
+
+    def versions_of(self, model: str) -> list[str]:
+        return sorted(name for name in self.references if name.startswith(f"models/{model}/versions/"))
+
+    async def ResolveVersion(self, request: Any, context: Any) -> versions_pb2.Version:
+        self._maybe_down()
+        if request.reference not in self.references:
+            raise NotFound(f"nothing is called {request.reference!r}")
+        return self.references[request.reference]
+
+    async def CreateModel(self, request: Any, context: Any) -> versions_pb2.Model:
+        self._maybe_down()
+        if request.model_id in self.models:
+            raise AlreadyExists(f"models/{request.model_id} exists")
+        self.models.add(request.model_id)
+        return versions_pb2.Model(name=f"models/{request.model_id}")
+
+    async def CreateVersion(self, request: Any, context: Any) -> versions_pb2.Version:
+        self._maybe_down()
+        self._check_fence(request.fence)
+        manifest = Manifest.parse(request.manifest_json)
+        number = len(self.versions_of(request.parent.removeprefix("models/"))) + 1
+        return self._add(manifest.digest, f"{request.parent}/versions/{number}", manifest)
+
+    async def CreateBuild(self, request: Any, context: Any) -> builds_pb2.Build:
+        self._check_fence(request.build.fence)
+        if all(seen.request_id != request.request_id for seen in self.builds):
+            self.builds.append(request)
+        return self._build(request.build)
+
+    async def GetBuild(self, request: Any, context: Any) -> builds_pb2.Build:
+        return self._build(builds_pb2.Build(target_model="models/any"))
+
+    def _build(self, build: builds_pb2.Build) -> builds_pb2.Build:
+        if self.build_error:
+            return builds_pb2.Build(name="builds/b", state=builds_pb2.BUILD_STATE_FAILED, error=self.build_error)
+        number = {"convert": 1, "merge": 2}[build.WhichOneof("spec")]
+        return builds_pb2.Build(
+            name="builds/b",
+            state=builds_pb2.BUILD_STATE_SUCCEEDED,
+            result_version=f"{build.target_model}/versions/{number}",
+        )
+
+    def _maybe_down(self) -> None:
+        if self.down:
+            self.down -= 1
+            raise Unavailable("the registry restarts")
+
+    def _check_fence(self, fence: Any) -> None:
+        if fence.epoch < self.epochs.get(fence.scope, 0):
+            raise FailedPrecondition("a higher epoch was seen", reason="LEASE_LOST")
+        self.epochs[fence.scope] = fence.epoch
+
+
+@asynccontextmanager
+async def serve_registry(registry: FakeRegistry) -> AsyncIterator[str]:
+    """Runs the fake on loopback; yields its address."""
+    server = await build_server(
+        domain="registry.tuneloom",
+        token=None,
+        services=[
+            (
+                "tuneloom.registry.v1.RegistryService",
+                lambda server: registry_pb2_grpc.add_RegistryServiceServicer_to_server(registry, server),
+            )
+        ],
+    )
+    port = bind(server, "127.0.0.1:0", setting="port")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(0)

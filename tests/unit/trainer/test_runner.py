@@ -1,0 +1,318 @@
+"""What becomes of a job, whatever its worker and its lease do. Workers are real processes, the registry a fake."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.unit.trainer.conftest import BuildApp
+from tests.unit.trainer.fakes import FakeRegistry
+from tuneloom_common.manifests import Manifest
+from tuneloom_trainer.app import TrainerApp
+from tuneloom_trainer.jobs import Artifact, Job, JobState
+from tuneloom_trainer.specs import load_recipes, resolve
+from tuneloom_trainer.store import JobStore
+
+
+@pytest.fixture
+async def app(build_app: BuildApp) -> TrainerApp:
+    return await build_app()
+
+
+@asynccontextmanager
+async def running(app: TrainerApp) -> AsyncIterator[asyncio.Task[None]]:
+    """The runner at work; shuts down as SIGTERM would."""
+    task = asyncio.create_task(app.runner.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        async with asyncio.timeout(10):
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def submit(app: TrainerApp, registry: FakeRegistry, *words: str, merge: bool = False) -> Job:
+    """Queues a job whose worker does one word per attempt."""
+    base, data = registry.references["seed"], registry.references["datasets/chats"]
+    return await app.store.create(
+        base_model="seed",
+        base=Artifact(base.name, base.digest),
+        dataset=Artifact(data.name, data.digest),
+        output_model="models/assistant",
+        recipe="qlora",
+        spec=resolve(load_recipes(), "qlora", {"sample_prompts": words}).model_dump(mode="json"),
+        merge=merge,
+    )
+
+
+async def until(app: TrainerApp, job: Job, holds: Callable[[Job], bool]) -> Job:
+    """Waits for the job to become so."""
+    async with asyncio.timeout(20):
+        while not holds(found := await app.store.get(job.id)):
+            await app.store.bell.wait(0.1)
+    return found
+
+
+async def until_state(app: TrainerApp, job: Job, state: JobState) -> Job:
+    return await until(app, job, lambda found: found.state is state)
+
+
+async def until_checkpoint(app: TrainerApp, job: Job, step: int = 1) -> None:
+    async with asyncio.timeout(20):
+        while step not in [found.step for found in await app.store.list_checkpoints(job.id, before=0, limit=9)]:
+            await app.store.bell.wait(0.1)
+
+
+async def kinds(app: TrainerApp, job: Job) -> list[str]:
+    """The events' kinds, states by their names."""
+    events = await app.store.events_after(job.id, 0)
+    return [event.body["state"] if event.kind == "state_changed" else event.kind for event in events]
+
+
+def run_dir(tmp_path: Path, job: Job) -> Path:
+    return tmp_path / "work" / "runs" / job.id
+
+
+def worker_pid(tmp_path: Path, job: Job) -> int:
+    return int((run_dir(tmp_path, job) / "pid").read_text())
+
+
+async def test_a_job_trains_publishes_and_succeeds(app: TrainerApp, registry: FakeRegistry, tmp_path: Path) -> None:
+    async with running(app):
+        job = await submit(app, registry, "succeed", merge=True)
+        done = await until_state(app, job, JobState.SUCCEEDED)
+        async with asyncio.timeout(5):
+            while {path.name for path in run_dir(tmp_path, job).iterdir()} & {"base", "data", "checkpoints"}:
+                await app.store.bell.wait(0.02)
+
+    assert await kinds(app, job) == [
+        *("queued", "validating", "running", "checkpoint", "progress", "checkpoint"),
+        *("note", "note", "succeeded"),
+    ]
+    assert (done.result_version, done.merged_version) == ("models/assistant/versions/1", "models/assistant/versions/2")
+    assert done.progress is not None
+    assert done.progress["step"] == 2
+    assert len(registry.versions_of(job.id)) == 2
+    converted = [
+        build.build.convert.checkpoint for build in registry.builds if build.build.target_model.endswith("ant")
+    ]
+    assert converted[0] == f"models/{job.id}/versions/2"
+    assert {"events.jsonl", "worker.log"} <= {path.name for path in run_dir(tmp_path, job).iterdir()}
+
+
+async def test_published_checkpoints_say_where_they_come_from(app: TrainerApp, registry: FakeRegistry) -> None:
+    async with running(app):
+        job = await submit(app, registry, "succeed")
+        await until_state(app, job, JobState.SUCCEEDED)
+
+    version = registry.references[f"models/{job.id}/versions/2"]
+    manifest = Manifest.parse(version.manifest_json)
+    assert manifest.kind == "checkpoint"
+    assert manifest.base is not None
+    assert (manifest.base.model, manifest.base.digest) == ("seed", registry.references["seed"].digest)
+    assert manifest.lineage is not None
+    assert (manifest.lineage.job, manifest.lineage.step) == (job.id, 2)
+    assert manifest.template is not None
+    assert manifest.template.stop_tokens == ("<|im_end|>",)
+
+
+async def test_a_registry_that_restarts_is_waited_for(app: TrainerApp, registry: FakeRegistry) -> None:
+    registry.down = 1
+    async with running(app):
+        await until_state(app, await submit(app, registry, "succeed"), JobState.SUCCEEDED)
+
+
+async def test_a_workers_own_failure_ends_the_job_with_its_reason(app: TrainerApp, registry: FakeRegistry) -> None:
+    async with running(app):
+        failed = await until_state(app, await submit(app, registry, "fail"), JobState.FAILED)
+
+    assert (failed.error_reason, failed.error, failed.lease_epoch) == ("DATA_CONTRACT", "row 3 is bad", 1)
+    assert failed.end_time is not None
+
+
+async def test_a_crash_is_tried_again(app: TrainerApp, registry: FakeRegistry) -> None:
+    async with running(app):
+        job = await submit(app, registry, "crash", "succeed")
+        done = await until_state(app, job, JobState.SUCCEEDED)
+
+    assert done.lease_epoch == 2
+    assert (await kinds(app, job)).count("queued") == 2
+    events = await app.store.events_after(job.id, 0)
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+
+
+@pytest.mark.parametrize(("word", "status"), [("crash", -9), ("lie", 0)])
+async def test_a_worker_that_keeps_dying_fails_with_its_last_words(
+    build_app: BuildApp, registry: FakeRegistry, word: str, status: int
+) -> None:
+    app = await build_app(max_attempts=2)
+    async with running(app):
+        failed = await until_state(app, await submit(app, registry, word), JobState.FAILED)
+
+    assert (failed.error_reason, failed.lease_epoch) == ("WORKER_CRASHED", 2)
+    assert f"died 2 times, last with status {status}" in failed.error
+    assert failed.error.endswith(f"the word is {word}")
+    assert [build for build in registry.builds if build.build.target_model == "models/assistant"] == []
+
+
+async def test_cancelling_stops_the_worker(app: TrainerApp, registry: FakeRegistry, tmp_path: Path) -> None:
+    async with running(app):
+        job = await submit(app, registry, "wait")
+        await until_checkpoint(app, job)
+        await app.store.request_cancel(job.id)
+        await until_state(app, job, JobState.CANCELLED)
+
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker_pid(tmp_path, job), 0)
+    assert (await kinds(app, job))[-2:] == ["checkpoint", "cancelled"]  # SIGTERM, so it could save
+
+
+async def test_a_worker_deaf_to_sigterm_is_killed(build_app: BuildApp, registry: FakeRegistry) -> None:
+    app = await build_app(stop_grace_seconds=0.2)
+    async with running(app):
+        job = await submit(app, registry, "stall")
+        await until_checkpoint(app, job)
+        await app.store.request_cancel(job.id)
+        await until_state(app, job, JobState.CANCELLED)
+
+
+async def test_a_paused_job_goes_on_where_it_was(app: TrainerApp, registry: FakeRegistry, tmp_path: Path) -> None:
+    async with running(app):
+        job = await submit(app, registry, "wait", "succeed")
+        await until_checkpoint(app, job)
+        await app.store.request_pause(job.id)
+        await until_state(app, job, JobState.PAUSED)
+        assert (run_dir(tmp_path, job) / "checkpoints" / "step-00000002").is_dir()
+
+        await app.store.resume(job.id)
+        done = await until_state(app, job, JobState.SUCCEEDED)
+
+    assert done.lease_epoch == 2
+    states = [kind for kind in await kinds(app, job) if kind in list(JobState)]
+    assert states == [
+        *("queued", "validating", "running", "pausing", "paused"),
+        *("queued", "validating", "running", "succeeded"),
+    ]
+
+
+async def test_a_cancel_while_pausing_wins(build_app: BuildApp, registry: FakeRegistry) -> None:
+    app = await build_app(stop_grace_seconds=0.3)
+    async with running(app):
+        job = await submit(app, registry, "stall")
+        await until_checkpoint(app, job)
+        await app.store.request_pause(job.id)
+        await app.store.request_cancel(job.id)
+        await until_state(app, job, JobState.CANCELLED)
+
+
+async def test_a_lost_lease_kills_the_worker_and_publishes_nothing_more(
+    app: TrainerApp, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    thief = JobStore(app.store.engine, lease=timedelta(hours=1), clock=lambda: later)
+    async with running(app) as runner:
+        job = await submit(app, registry, "wait")
+        await until_checkpoint(app, job)
+        stolen = await thief.claim()
+        assert stolen is not None
+        app.store.bell.ring()
+        pid = worker_pid(tmp_path, job)
+        async with asyncio.timeout(10):
+            while _alive(pid):
+                await app.store.bell.wait(0.02)
+        assert not runner.done()
+
+    assert await app.store.get(job.id) == stolen
+    assert registry.versions_of(job.id) == [f"models/{job.id}/versions/1"]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_shutdown_lets_the_worker_save_and_requeues(
+    app: TrainerApp, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    async with running(app):
+        job = await submit(app, registry, "wait", "succeed")
+        await until_checkpoint(app, job)
+
+    assert (await app.store.get(job.id)).state is JobState.QUEUED
+    assert (run_dir(tmp_path, job) / "checkpoints" / "step-00000002").is_dir()
+    assert not _alive(worker_pid(tmp_path, job))
+
+    async with running(app):
+        await until_state(app, job, JobState.SUCCEEDED)
+    assert (await kinds(app, job)).count("checkpoint") == 4  # what was saved while shutting down is told, once
+
+
+async def test_shutdown_of_an_idle_runner_is_immediate(app: TrainerApp) -> None:
+    async with running(app) as task:
+        await asyncio.sleep(0)
+    assert task.cancelled()
+
+
+@pytest.mark.parametrize("word", ["garble", "overtell"])
+async def test_a_worker_that_breaks_the_protocol_fails_alone(
+    app: TrainerApp, registry: FakeRegistry, word: str
+) -> None:
+    async with running(app):
+        bad, good = await submit(app, registry, word), await submit(app, registry, "succeed")
+        failed = await until_state(app, bad, JobState.FAILED)
+        await until_state(app, good, JobState.SUCCEEDED)
+
+    assert failed.error_reason == "WORKER_PROTOCOL"
+
+
+async def test_a_worker_command_that_does_not_exist_is_named(build_app: BuildApp, registry: FakeRegistry) -> None:
+    app = await build_app(worker_command=("/nowhere/python",))
+    async with running(app):
+        failed = await until_state(app, await submit(app, registry, "succeed"), JobState.FAILED)
+
+    assert "/nowhere/python" in failed.error
+
+
+async def test_a_build_that_fails_fails_the_job_with_its_error(app: TrainerApp, registry: FakeRegistry) -> None:
+    registry.build_error = "the base is not servable"
+    async with running(app):
+        failed = await until_state(app, await submit(app, registry, "succeed"), JobState.FAILED)
+
+    assert failed.error_reason == "BUILD_FAILED"
+    assert "the base is not servable" in failed.error
+
+
+async def test_a_job_on_a_new_machine_starts_from_its_newest_registered_checkpoint(
+    build_app: BuildApp, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    first = await build_app()
+    async with running(first):
+        job = await submit(first, registry, "crash", "wait", "succeed")
+        await until(first, job, lambda found: found.lease_epoch == 2)
+        await until_checkpoint(first, job)
+
+    second = await build_app(work_dir=tmp_path / "other")
+    torn = tmp_path / "other" / "runs" / job.id / "checkpoints" / "step-00000001.part-77"
+    torn.mkdir(parents=True)  # as a machine leaves it that dies while it fetches
+    async with running(second):
+        await until(second, job, lambda found: found.state is JobState.RUNNING)
+        restored = torn.with_name("step-00000001")
+        assert restored.is_dir()
+
+
+async def test_two_slots_run_two_jobs(build_app: BuildApp, registry: FakeRegistry) -> None:
+    app = await build_app(slots=2)
+    async with running(app):
+        jobs = [await submit(app, registry, "wait") for _ in range(3)]
+        for job in jobs[:2]:
+            await until_checkpoint(app, job)
+        assert (await app.store.get(jobs[2].id)).state is JobState.QUEUED

@@ -1,0 +1,275 @@
+"""The store: one job per request, one runner per job, one gapless stream of events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.unit.trainer.conftest import LEASE_SECONDS, CreateJob
+from tests.unit.trainer.fakes import Clock
+from tuneloom_common.database import open_database
+from tuneloom_common.errors import NotFound
+from tuneloom_trainer.jobs import Job, JobState
+from tuneloom_trainer.store import JobStore, LeaseLost
+
+PROGRESS = ("progress", {"step": 1, "loss": 2.0})
+
+
+async def claimed(store: JobStore) -> Job:
+    job = await store.claim()
+    assert job is not None
+    return job
+
+
+async def test_the_same_request_id_gives_the_same_job(store: JobStore, create: CreateJob) -> None:
+    first = await create(request_id="r1")
+    again = await create(request_id="r1", output_model="models/other")
+    other = await create(request_id="r2")
+    free = [await create(), await create()]
+
+    assert again == first
+    assert len({job.id for job in (first, other, *free)}) == 4
+    assert len(await store.events_after(first.id, 0)) == 1
+
+
+async def test_the_same_request_id_at_the_same_time_gives_one_job(store: JobStore, create: CreateJob) -> None:
+    made = await asyncio.gather(*(create(request_id="r1") for _ in range(8)))
+
+    assert len({job.id for job in made}) == 1
+    assert len(await store.list_jobs(before=0, limit=10)) == 1
+
+
+async def test_jobs_come_newest_first_in_pages(store: JobStore, create: CreateJob) -> None:
+    ids = [(await create()).id for _ in range(5)]
+
+    first = await store.list_jobs(before=0, limit=2)
+    second = await store.list_jobs(before=first[-1][0], limit=2)
+    third = await store.list_jobs(before=second[-1][0], limit=2)
+
+    assert [job.id for _, job in (*first, *second, *third)] == ids[::-1]
+    assert await store.list_jobs(before=third[-1][0], limit=2) == []
+
+
+async def test_what_does_not_exist_is_not_found(store: JobStore) -> None:
+    for call in (store.get, store.request_cancel, store.request_pause, store.resume):
+        with pytest.raises(NotFound, match="trainingJobs/none"):
+            await call("none")
+    with pytest.raises(NotFound):
+        await store.list_checkpoints("none", before=0, limit=1)
+
+
+async def test_the_oldest_job_is_claimed_first(store: JobStore, create: CreateJob) -> None:
+    ids = [(await create()).id for _ in range(3)]
+
+    jobs = [await claimed(store) for _ in ids]
+
+    assert [job.id for job in jobs] == ids
+    assert {(job.state, job.lease_epoch) for job in jobs} == {(JobState.VALIDATING, 1)}
+    assert await store.claim() is None
+
+
+async def test_two_runners_at_once_never_get_the_same_job(
+    store: JobStore, create: CreateJob, clock: Clock, tmp_path: Path
+) -> None:
+    other_engine = await open_database(
+        f"sqlite+aiosqlite:///{tmp_path}/trainer.db", migrations="tuneloom_trainer.migrations"
+    )
+    other = JobStore(other_engine, lease=timedelta(seconds=LEASE_SECONDS), clock=clock)
+    await create()
+
+    got = await asyncio.gather(*(runner.claim() for runner in (store, other) * 3))
+
+    assert len([job for job in got if job is not None]) == 1
+    await other_engine.dispose()
+
+
+async def test_a_lease_that_ran_out_is_claimed_again_with_the_next_epoch(
+    store: JobStore, create: CreateJob, clock: Clock
+) -> None:
+    await create()
+    first = await claimed(store)
+    await store.enter_running(first)
+    clock.advance(LEASE_SECONDS)
+    assert await store.claim() is None
+
+    clock.advance(0.001)
+    second = await claimed(store)
+
+    assert second.id == first.id
+    assert (second.state, second.lease_epoch) == (JobState.VALIDATING, 2)
+    states = [event.body["state"] for event in await store.events_after(first.id, 0)]
+    assert states == ["queued", "validating", "running", "queued", "validating"]
+
+
+async def test_a_heartbeat_keeps_the_lease(store: JobStore, create: CreateJob, clock: Clock) -> None:
+    await create()
+    job = await claimed(store)
+    for _ in range(3):
+        clock.advance(LEASE_SECONDS - 1)
+        assert await store.heartbeat(job) is JobState.VALIDATING
+        assert await store.claim() is None
+
+
+@pytest.mark.parametrize(
+    ("ask", "waiting", "state"),
+    [("request_cancel", JobState.CANCELLING, JobState.CANCELLED), ("request_pause", JobState.PAUSING, JobState.PAUSED)],
+)
+async def test_a_request_outlives_the_runner_that_was_to_observe_it(
+    store: JobStore, create: CreateJob, clock: Clock, ask: str, waiting: JobState, state: JobState
+) -> None:
+    job_id = (await create()).id
+    first = await claimed(store)
+    assert (await getattr(store, ask)(job_id)).state is waiting
+    assert await store.heartbeat(first) is waiting
+    clock.advance(LEASE_SECONDS + 1)
+
+    second = await claimed(store)
+
+    assert (second.id, second.state, second.lease_epoch) == (job_id, waiting, 2)
+    await store.finish(second, JobState.QUEUED)  # a runner that shuts down at once still does what was asked
+    assert (await store.get(job_id)).state is state
+
+
+WRITES: dict[str, Callable[[JobStore, Job], Awaitable[Any]]] = {
+    "heartbeat": lambda store, job: store.heartbeat(job),
+    "append_events": lambda store, job: store.append_events(job, [PROGRESS], worker_sequence=9),
+    "append_nothing": lambda store, job: store.append_events(job, [], worker_sequence=9),
+    "enter_running": lambda store, job: store.enter_running(job),
+    "add_checkpoint": lambda store, job: store.add_checkpoint(job, step=1, version="v", loss=1.0),
+    "set_results": lambda store, job: store.set_results(job, result_version="v"),
+    **{
+        f"finish_{state}": lambda store, job, state=state: store.finish(job, state, error="x")  # type: ignore[misc]
+        for state in JobState
+    },
+}
+
+
+async def test_an_old_epoch_writes_nothing(store: JobStore, create: CreateJob, clock: Clock) -> None:
+    await create()
+    old = await claimed(store)
+    clock.advance(LEASE_SECONDS + 1)
+    new = await claimed(store)
+    events = await store.events_after(new.id, 0)
+
+    for name, write in WRITES.items():
+        with pytest.raises(LeaseLost):
+            await write(store, old)
+
+        assert await store.get(new.id) == new, name
+    assert await store.events_after(new.id, 0) == events
+    assert await store.list_checkpoints(new.id, before=0, limit=9) == []
+
+
+async def test_a_job_that_ended_is_written_to_no_more(store: JobStore, create: CreateJob) -> None:
+    await create()
+    job = await claimed(store)
+    await store.finish(job, JobState.FAILED, error="broken", reason="WHY")
+    ended = await store.get(job.id)
+
+    assert await store.heartbeat(job) is JobState.FAILED  # how a heartbeat learns that it may stop
+    for name in WRITES.keys() - {"heartbeat"}:
+        with pytest.raises(LeaseLost):
+            await WRITES[name](store, job)
+
+    assert await store.get(job.id) == ended
+    assert (ended.error, ended.error_reason) == ("broken", "WHY")
+    assert ended.end_time is not None
+
+
+async def test_events_are_numbered_from_one_without_gaps_whoever_writes(store: JobStore, create: CreateJob) -> None:
+    job_id = (await create()).id
+    job = await claimed(store)
+    await store.enter_running(job)
+
+    await asyncio.gather(
+        *(store.append_events(job, [PROGRESS, ("note", {"text": "x"})], worker_sequence=n) for n in range(8)),
+        store.request_pause(job_id),
+    )
+    await store.finish(job, JobState.PAUSED)
+    await store.resume(job_id)
+
+    events = await store.events_after(job_id, 0)
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert len(events) == 3 + 16 + 3
+    assert await store.events_after(job_id, 20) == events[20:]
+    assert await store.events_after(job_id, 4, limit=3) == events[4:7]
+
+
+async def test_progress_and_position_are_stored_together(store: JobStore, create: CreateJob) -> None:
+    await create()
+    job = await claimed(store)
+
+    await store.append_events(job, [PROGRESS, ("progress", {"step": 2, "loss": 1.0})], worker_sequence=41)
+    await store.append_events(job, [("note", {"text": "x"})], worker_sequence=42)
+
+    found = await store.get(job.id)
+    assert found.progress == {"step": 2, "loss": 1.0}
+    assert found.worker_sequence == 42
+
+
+async def test_checkpoints_come_newest_first_and_a_step_has_one(store: JobStore, create: CreateJob) -> None:
+    await create()
+    job = await claimed(store)
+    for step, version in ((10, "a"), (20, "b"), (30, "c"), (20, "b2")):
+        await store.add_checkpoint(job, step=step, version=version, loss=1.0)
+
+    first = await store.list_checkpoints(job.id, before=0, limit=2)
+
+    assert [(found.step, found.version) for found in first] == [(30, "c"), (20, "b2")]
+    assert [found.step for found in await store.list_checkpoints(job.id, before=20, limit=2)] == [10]
+
+
+async def test_a_caller_that_is_cancelled_leaves_the_database_free(store: JobStore, create: CreateJob) -> None:
+    """A client that hangs up, a runner that shuts down: at any moment of a transaction."""
+    job = await create()
+    for turns in range(40):
+        caller = asyncio.create_task(store.request_pause(job.id) if turns % 2 else store.resume(job.id))
+        for _ in range(turns):
+            await asyncio.sleep(0.0001 * (turns % 3))
+        caller.cancel()
+        await asyncio.gather(caller, return_exceptions=True)
+
+        async with asyncio.timeout(5):
+            await create()
+
+    events = await store.events_after(job.id, 0)
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+
+
+async def test_every_change_rings_the_bell(store: JobStore, create: CreateJob) -> None:
+    await create()
+    job = await claimed(store)
+    changes: list[Callable[[], Awaitable[Any]]] = [
+        create,
+        lambda: store.enter_running(job),
+        lambda: store.append_events(job, [PROGRESS], worker_sequence=1),
+        lambda: store.request_pause(job.id),
+        lambda: store.finish(job, JobState.PAUSED),
+        lambda: store.resume(job.id),
+        store.claim,
+    ]
+    for change in changes:
+        rung = asyncio.create_task(store.bell.wait(60))
+        await asyncio.sleep(0)
+        await change()
+        async with asyncio.timeout(5):
+            await rung
+
+
+async def test_times_are_the_clocks_and_in_utc(
+    store: JobStore, create: CreateJob, clock: Clock, database: AsyncEngine
+) -> None:
+    created = clock.now
+    job = await create()
+    clock.advance(60)
+    await store.request_cancel(job.id)
+
+    found = await JobStore(database, lease=timedelta(seconds=1), clock=clock).get(job.id)
+
+    assert (found.create_time, found.update_time, found.end_time) == (created, clock.now, clock.now)

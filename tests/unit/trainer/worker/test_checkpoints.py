@@ -1,0 +1,138 @@
+"""A checkpoint is whole or it is not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tuneloom_trainer.worker import checkpoints
+
+pytestmark = pytest.mark.worker
+
+
+def fresh(seed: int) -> tuple[dict[str, torch.nn.Parameter], torch.optim.AdamW]:
+    generator = torch.Generator().manual_seed(seed)
+    parameters = {
+        name: torch.nn.Parameter(torch.randn(3, 2, generator=generator)) for name in ("a.weight", "b.weight", "unused")
+    }
+    return parameters, torch.optim.AdamW(parameters.values(), lr=0.1)
+
+
+def stepped(seed: int) -> tuple[dict[str, torch.nn.Parameter], torch.optim.AdamW]:
+    parameters, optimizer = fresh(seed)
+    (parameters["a.weight"].sum() + (parameters["b.weight"] ** 2).sum()).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return parameters, optimizer
+
+
+def save(directory: Path, step: int, **changes: Any) -> Path:
+    parameters, optimizer = stepped(step)
+    parts: dict[str, Any] = {"adapter_config": {"r": 8}, "record": {"loss": 0.5}, **changes}
+    return checkpoints.save(directory, step=step, parameters=parameters, optimizer=optimizer, **parts)
+
+
+def test_what_was_saved_comes_back_and_trains_on_alike(tmp_path: Path) -> None:
+    save(tmp_path, 7)
+    found = checkpoints.newest_valid(tmp_path)
+    assert found is not None
+    assert (found.step, found.record["loss"]) == (7, 0.5)
+    results = []
+    restored = fresh(99)
+    checkpoints.restore(found, *restored)
+    for parameters, optimizer in (stepped(7), restored):
+        optimizer.zero_grad()
+        (parameters["b.weight"] ** 2).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        results.append(parameters)
+
+    for name in results[0]:
+        assert torch.equal(results[0][name], results[1][name]), name
+
+
+def test_nothing_on_disk_is_pickled(tmp_path: Path) -> None:
+    path = save(tmp_path, 7)
+
+    assert {file.suffix for file in path.iterdir()} == {".safetensors", ".json"}
+    assert not list(tmp_path.glob(".*"))
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+BREAK: dict[str, Callable[[Path], None]] = {
+    "weights": lambda path: flip(path / checkpoints.WEIGHTS_FILE),
+    "optimizer": lambda path: flip(path / checkpoints.OPTIMIZER_FILE),
+    "adapter config": lambda path: flip(path / "adapter_config.json"),
+    "torn weights": lambda path: (path / checkpoints.WEIGHTS_FILE).write_bytes(b"x"),
+    "no weights": lambda path: (path / checkpoints.WEIGHTS_FILE).unlink(),
+    "no record": lambda path: (path / checkpoints.RECORD_FILE).unlink(),
+    "torn record": lambda path: (path / checkpoints.RECORD_FILE).write_text('{"step": 9, '),
+    "binary record": lambda path: (path / checkpoints.RECORD_FILE).write_bytes(b"\xff\xfe\x00"),
+    "other record": lambda path: (path / checkpoints.RECORD_FILE).write_text("[]"),
+    "null record": lambda path: (path / checkpoints.RECORD_FILE).write_text("null"),
+    "odd record": lambda path: (path / checkpoints.RECORD_FILE).write_text(json.dumps({"files": [1]})),
+}
+
+
+@pytest.mark.parametrize("damage", BREAK.values(), ids=BREAK)
+def test_a_damaged_newest_checkpoint_is_passed_over_for_the_older_one(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    save(tmp_path, 9)
+    damage(save(tmp_path, 10))
+
+    found = checkpoints.newest_valid(tmp_path)
+
+    assert found is not None
+    assert found.step == 9
+
+
+def test_without_a_whole_checkpoint_there_is_none(tmp_path: Path) -> None:
+    assert checkpoints.newest_valid(tmp_path) is None
+    flip(save(tmp_path, 1) / checkpoints.WEIGHTS_FILE)
+    assert checkpoints.newest_valid(tmp_path) is None
+
+
+def test_a_half_written_checkpoint_is_ignored_and_replaced(tmp_path: Path) -> None:
+    save(tmp_path, 3)
+    half = tmp_path / ".step-00000004.part"
+    half.mkdir()
+    (half / checkpoints.WEIGHTS_FILE).write_bytes(b"half")
+    found = checkpoints.newest_valid(tmp_path)
+    assert found is not None
+    assert found.step == 3
+
+    save(tmp_path, 4)
+
+    found = checkpoints.newest_valid(tmp_path)
+    assert found is not None
+    assert found.step == 4
+    assert not half.exists()
+
+
+def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
+    flip(save(tmp_path, 5) / checkpoints.WEIGHTS_FILE)
+    save(tmp_path, 5, record={"loss": 0.25})
+
+    found = checkpoints.newest_valid(tmp_path)
+
+    assert found is not None
+    assert found.record["loss"] == 0.25
+
+
+def test_a_checkpoint_of_another_model_is_not_taken(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    found = checkpoints.newest_valid(tmp_path)
+    assert found is not None
+    other = {"c.weight": torch.nn.Parameter(torch.zeros(3, 2))}
+
+    with pytest.raises(KeyError, match=r"c\.weight"):
+        checkpoints.restore(found, other, torch.optim.AdamW(other.values()))
