@@ -59,6 +59,7 @@ def main(word: str) -> int:
 
 
 (run_dir / "pid").write_text(str(os.getpid()))
+(run_dir / "found").write_text(" ".join(path.name for path in (run_dir / "checkpoints").iterdir()))
 attempts = run_dir / "attempts"
 attempts.touch()
 attempt = attempts.stat().st_size

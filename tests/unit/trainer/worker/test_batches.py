@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,16 @@ def test_labels_are_the_next_token_of_the_same_example() -> None:
     assert batch.trained_tokens == len(expected) == 20
     assert batch.tokens == sum(len(e.tokens) for e in EXAMPLES)
     assert all(row[e.tokens[-1]] == IGNORED for e in EXAMPLES)  # the last token predicts nothing of its neighbour
+
+
+def test_every_packed_example_counts_its_positions_from_zero() -> None:
+    batch = one_batch(EXAMPLES, packing=True)
+
+    positions = batch.position_ids[0].tolist()
+    starts = [*(i for i, position in enumerate(positions) if position == 0), len(positions)]
+    runs = [positions[start:end] for start, end in pairwise(starts)]
+    assert sorted(map(len, runs)) == sorted(len(e.tokens) for e in EXAMPLES)
+    assert all(run == list(range(len(run))) for run in runs)
 
 
 def test_a_first_token_that_is_marked_has_nothing_to_be_predicted_from() -> None:
