@@ -60,7 +60,11 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One fine-tuning job. `lease_epoch` counts the claims, `worker_sequence` the worker events stored so far."""
+    """One fine-tuning job.
+
+    `lease_epoch` counts the claims, `crash_count` the workers that died on their own, `worker_sequence` the worker
+    events stored so far.
+    """
 
     id: str
     base_model: str
@@ -80,6 +84,7 @@ class Job:
     merged_version: str = ""
     end_time: datetime | None = None
     lease_epoch: int = 0
+    crash_count: int = 0
     worker_sequence: int = 0
 
     @property

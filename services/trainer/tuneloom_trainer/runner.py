@@ -209,22 +209,20 @@ class Runner:
             await self._store.finish(job, JobState.CANCELLED if cancelled else JobState.PAUSED)
             if cancelled:
                 await self._launcher.clean(job)
-        elif attempt.failure:
-            await self._fail(job, *attempt.failure)
         elif status == EXIT_DONE and attempt.finished:
             await self._deliver(attempt)
+        elif attempt.failure:
+            await self._fail(job, *attempt.failure)
         elif status == EXIT_STOPPED:
             await self._store.finish(job, JobState.QUEUED, error="the worker was asked to stop")
-        elif job.lease_epoch < self._max_attempts:
+        elif job.crash_count + 1 < self._max_attempts:
             log.warning(f"the worker died with status {status}, trying again", job=job.id)
-            await self._store.finish(
-                job, JobState.QUEUED, error=f"the worker died with status {status}; starting again"
-            )
+            await self._store.requeue_crashed(job, f"the worker died with status {status}; starting again")
         else:
             await self._fail(
                 job,
                 "WORKER_CRASHED",
-                f"the worker died {job.lease_epoch} times, last with status {status} (-9 is often out of memory: lower "
+                f"the worker died {job.crash_count + 1} times, last with status {status} (-9 is often out of memory: lower "
                 f"batch_size or max_length); its last words:\n{self._launcher.log_tail(job)}",
             )
 

@@ -290,6 +290,13 @@ class JobStore:
             await self._move(db, current, state, reason=error, error=error, error_reason=reason)
         self.bell.ring()
 
+    @whole
+    async def requeue_crashed(self, job: Job, error: str) -> None:
+        """Back to QUEUED after its worker died on its own, and counted."""
+        async with self.engine.begin() as db:
+            await self._require(db, _held(job).values(crash_count=jobs.c.crash_count + 1), job)
+        await self.finish(job, JobState.QUEUED, error=error)
+
     async def _require(self, db: AsyncConnection, statement: sa.Update, job: Job) -> None:
         if (await db.execute(statement)).rowcount == 0:
             raise LeaseLost(job.id)
@@ -362,6 +369,7 @@ def _to_job(row: Any) -> Job:
         result_version=row.result_version,
         merged_version=row.merged_version,
         lease_epoch=row.lease_epoch,
+        crash_count=row.crash_count,
         worker_sequence=row.worker_sequence,
         create_time=_utc(row.create_time),
         update_time=_utc(row.update_time),

@@ -28,6 +28,7 @@ jobs = sa.Table(
     sa.Column("result_version", sa.String),
     sa.Column("merged_version", sa.String),
     sa.Column("lease_epoch", sa.Integer),
+    sa.Column("crash_count", sa.Integer),
     sa.Column("lease_expire_time", sa.DateTime(timezone=True)),
     sa.Column("worker_sequence", sa.Integer),
     sa.Column("event_sequence", sa.Integer),

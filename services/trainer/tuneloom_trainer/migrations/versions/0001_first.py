@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("result_version", sa.String(100), nullable=False, server_default=""),
         sa.Column("merged_version", sa.String(100), nullable=False, server_default=""),
         sa.Column("lease_epoch", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("crash_count", sa.Integer, nullable=False, server_default="0"),
         sa.Column("lease_expire_time", sa.DateTime(timezone=True)),
         sa.Column("worker_sequence", sa.Integer, nullable=False, server_default="0"),
         sa.Column("event_sequence", sa.Integer, nullable=False, server_default="0"),
