@@ -12,6 +12,15 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 PARENT_VARIABLE = "TUNELOOM_PARENT_PID"
 
+# For children that compute, set before they import their libraries: nothing from a hub, no chatter, and threads
+# that sleep while they wait. Spinning ones slow training several times when an engine wants the same cores.
+COMPUTE_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
 
 def die_with_parent() -> None:
     """Asks the kernel (Linux) to kill this process when its parent dies. Called first thing in a child.

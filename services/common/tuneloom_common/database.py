@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib.resources
 import logging
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import alembic.command
 import alembic.config
@@ -15,6 +18,30 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 BUSY_TIMEOUT_MS = 10_000
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def whole(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Lets a transaction end before its caller's cancellation goes on. For every method that opens one.
+
+    A cancelled SQLite transaction may keep its lock with a connection that nobody holds any more: then one client
+    that hangs up in the wrong millisecond stops every writer.
+    """
+
+    @wraps(method)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        transaction = asyncio.ensure_future(method(*args, **kwargs))
+        try:
+            return await asyncio.shield(transaction)
+        except asyncio.CancelledError:
+            while not transaction.done():
+                with suppress(asyncio.CancelledError):  # asked twice
+                    await asyncio.wait({transaction})
+            transaction.exception()
+            raise
+
+    return run
 
 
 async def open_database(url: str, *, migrations: str) -> AsyncEngine:
@@ -29,8 +56,12 @@ async def open_database(url: str, *, migrations: str) -> AsyncEngine:
     if engine.dialect.name == "sqlite":
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_immediate)
-    async with engine.begin() as connection:
-        await connection.run_sync(_upgrade, migrations)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(_upgrade, migrations)
+    except BaseException:
+        await engine.dispose()
+        raise
     return engine
 
 
@@ -55,6 +86,6 @@ def _begin_immediate(connection: Connection) -> None:
 def _upgrade(connection: Connection, migrations: str) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     config = alembic.config.Config()
-    config.set_main_option("script_location", str(importlib.resources.files(migrations)))
+    config.set_main_option("script_location", str(importlib.resources.files(migrations)).replace("%", "%%"))
     config.attributes["connection"] = connection
     alembic.command.upgrade(config, "head")

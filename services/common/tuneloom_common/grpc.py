@@ -19,11 +19,18 @@ from grpc_status import rpc_status
 from tuneloom_common import errors, logging
 
 MAX_MESSAGE_BYTES = 16 << 20
+MAX_ERROR_BYTES = 1200
 OPEN_METHODS = ("/grpc.health.v1.Health/",)
 OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 30_000),
+    # Servers by default end connections that ping on idle streams ("too_many_pings"), such as a watch's.
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # Clients by default wait up to two minutes before they try a restarted server again.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.so_reuseport", 0),
 ]
 log = structlog.get_logger()
@@ -94,15 +101,22 @@ def from_rpc_error(error: grpc.aio.AioRpcError, what: str) -> errors.TuneloomErr
 
 
 def _rich_status(error: errors.TuneloomError, domain: str) -> status_pb2.Status:
+    message = _clipped(error.message)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=domain, metadata=error.metadata)
     details = [any_pb2.Any()]
     details[0].Pack(info)
     if isinstance(error, errors.InvalidArgument):
         bad = error_details_pb2.BadRequest()
-        bad.field_violations.add(field=error.field, description=error.message)
+        bad.field_violations.add(field=error.field, description=message)
         details.append(any_pb2.Any())
         details[1].Pack(bad)
-    return status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message, details=details)
+    return status_pb2.Status(code=code_pb2.Code.Value(error.code), message=message, details=details)
+
+
+def _clipped(message: str) -> str:
+    """At most MAX_ERROR_BYTES: a status travels as headers, three times over, and gRPC drops headers above 8 KiB."""
+    data = message.encode()
+    return message if len(data) <= MAX_ERROR_BYTES else data[: MAX_ERROR_BYTES - 3].decode(errors="ignore") + "…"
 
 
 class _Edge(grpc.aio.ServerInterceptor):
@@ -124,7 +138,12 @@ class _Edge(grpc.aio.ServerInterceptor):
         allowed = self._allows(handler_call_details.method, metadata)
         trace = str(metadata.get("x-request-id") or secrets.token_hex(8))
 
-        async def fail(error: errors.TuneloomError, context: Any) -> None:
+        async def fail(error: Exception, context: Any) -> None:
+            if isinstance(error, grpc.aio.AbortError):
+                raise error
+            if not isinstance(error, errors.TuneloomError):
+                log.exception(f"{handler_call_details.method} failed unexpectedly")
+                error = errors.TuneloomError(f"internal error; the server's log tells more under request id {trace}")
             await context.abort_with_status(rpc_status.to_status(_rich_status(error, self._domain)))
 
         async def unary(request: Any, context: Any) -> Any:
@@ -132,7 +151,7 @@ class _Edge(grpc.aio.ServerInterceptor):
             try:
                 self._check(allowed)
                 return await inner(request, context)
-            except errors.TuneloomError as error:
+            except Exception as error:
                 await fail(error, context)
 
         async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
@@ -141,7 +160,7 @@ class _Edge(grpc.aio.ServerInterceptor):
                 self._check(allowed)
                 async for message in inner(request, context):
                     yield message
-            except errors.TuneloomError as error:
+            except Exception as error:
                 await fail(error, context)
 
         codec = {

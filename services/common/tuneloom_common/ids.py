@@ -14,6 +14,7 @@ from tuneloom_common.errors import InvalidArgument
 ENGINE_DIGEST_CHARS = 12
 _ID = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
@@ -40,6 +41,13 @@ def check_sha256(value: str, *, field: str) -> str:
     return value
 
 
+def check_number(value: str, *, field: str) -> int:
+    """The version number in its one spelling: 1 to 999999999 without leading zeros."""
+    if not _NUMBER.fullmatch(value):
+        raise InvalidArgument(f"{field}: {value[:20]!r} is not a version number", field=field)
+    return int(value)
+
+
 @dataclass(frozen=True, slots=True)
 class VersionName:
     """The parts of "models/{id}/versions/{number}" or "datasets/{id}/versions/{number}"."""
@@ -58,12 +66,11 @@ class VersionName:
     @classmethod
     def parse(cls, name: str, *, field: str = "name") -> VersionName:
         parts = name.split("/")
-        well_formed = len(parts) == 4 and parts[0] in ("models", "datasets") and parts[2] == "versions"
-        if not well_formed or not parts[3].isascii() or not parts[3].isdigit():
+        if len(parts) != 4 or parts[0] not in ("models", "datasets") or parts[2] != "versions":
             raise InvalidArgument(
                 f"{field}: {name!r} is not a version name such as 'models/assistant/versions/3'", field=field
             )
-        return cls(parts[0], check_id(parts[1], field=field), int(parts[3]))
+        return cls(parts[0], check_id(parts[1], field=field), check_number(parts[3], field=field))
 
 
 def parse_name(name: str, collection: str, *, field: str = "name") -> str:

@@ -21,7 +21,7 @@ Kind = Literal["dataset", "base", "adapter", "merged", "checkpoint"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class FileEntry(_Part):
@@ -34,9 +34,9 @@ class FileEntry(_Part):
     @field_validator("path")
     @classmethod
     def _inside(cls, path: str) -> str:
-        parts = PurePosixPath(path).parts
-        if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
-            raise ValueError(f"{path!r} is not a relative path inside the artifact")
+        parts = path.split("/")
+        if {"", ".", ".."} & set(parts) or "\\" in path or "\0" in path or any(len(p.encode()) > 255 for p in parts):
+            raise ValueError(f"{path[:300]!r} is not a plain relative path inside the artifact")
         return path
 
     @field_validator("sha256")
@@ -50,6 +50,11 @@ class BaseRef(_Part):
 
     model: str
     digest: str
+
+    @field_validator("digest")
+    @classmethod
+    def _hash(cls, value: str) -> str:
+        return check_sha256(value, field="digest")
 
 
 class Template(_Part):
@@ -118,6 +123,9 @@ class Manifest(_Part):
         paths = [file.path for file in files]
         if len(set(paths)) != len(paths):
             raise ValueError("two files have the same path")
+        folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents}
+        if folder := folders.intersection(paths):
+            raise ValueError(f"{folder.pop()!r} is a file and a folder")
         return tuple(sorted(files, key=lambda file: file.path))
 
     @property

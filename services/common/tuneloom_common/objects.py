@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -18,7 +19,14 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, MemoryStore, S3Store
 
-from tuneloom_common.errors import DataLoss, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from tuneloom_common.errors import (
+    DataLoss,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    TuneloomError,
+    Unavailable,
+)
 from tuneloom_common.manifests import FileEntry, Manifest
 
 CHUNK_BYTES = 1 << 20
@@ -32,7 +40,7 @@ class ObjectStore:
         parsed = urlparse(url)
         self._root: Path | None = None
         self._store: LocalStore | S3Store | MemoryStore
-        if parsed.scheme == "file":
+        if parsed.scheme == "file" and not parsed.netloc and parsed.path.startswith("/"):
             self._root = Path(parsed.path)
             self._store = LocalStore(prefix=self._root, mkdir=True)
         elif parsed.scheme == "s3":
@@ -73,17 +81,19 @@ class ObjectStore:
 
     async def read_blob(self, sha256: str) -> AsyncIterator[bytes]:
         """Streams a blob; raises DataLoss after the last byte when it is not what its name says."""
+        hasher = hashlib.sha256()
         try:
             answer = await obstore.get_async(self._store, _blob(sha256))
+            async for piece in answer.stream(min_chunk_size=CHUNK_BYTES):
+                data = bytes(piece)
+                hasher.update(data)
+                yield data
         except FileNotFoundError:
             raise NotFound(f"blob {sha256} is not stored; upload it first") from None
-        hasher = hashlib.sha256()
-        async for piece in answer.stream(min_chunk_size=CHUNK_BYTES):
-            data = bytes(piece)
-            hasher.update(data)
-            yield data
+        except (BaseError, OSError) as error:
+            raise self._translate(error) from error
         if hasher.hexdigest() != sha256:
-            raise DataLoss(f"blob {sha256} is damaged in {self.url}; restore it from a backup or upload it again")
+            raise self._damaged(sha256)
 
     async def put_manifest(self, manifest: Manifest) -> str:
         """Commits a version: checks that its blobs are there, then creates the manifest. Idempotent."""
@@ -105,9 +115,11 @@ class ObjectStore:
         """Reads a manifest and checks it against its digest."""
         try:
             answer = await obstore.get_async(self._store, _manifest(digest))
+            data = bytes(await answer.bytes_async())
         except FileNotFoundError:
             raise NotFound(f"manifest {digest} is not stored") from None
-        data = bytes(await answer.bytes_async())
+        except (BaseError, OSError) as error:
+            raise self._translate(error) from error
         if hashlib.sha256(data).hexdigest() != digest:
             raise DataLoss(f"manifest {digest} is damaged in {self.url}; restore it from a backup")
         return Manifest.parse(data)
@@ -117,8 +129,7 @@ class ObjectStore:
 
         On a local store the files are hard links to the blobs: nobody may write to them.
         """
-        staging = directory.with_name(f"{directory.name}.part-{os.getpid()}")
-        await asyncio.to_thread(shutil.rmtree, staging, True)
+        staging = directory.with_name(f"{directory.name}.part-{secrets.token_hex(4)}-{os.getpid()}")
         try:
             for file in files:
                 target = staging / file.path
@@ -126,22 +137,26 @@ class ObjectStore:
                 await self._fetch(file, target)
             staging.rename(directory)
         except (BaseError, OSError) as error:
-            await asyncio.to_thread(shutil.rmtree, staging, True)
             raise self._translate(error) from error
+        finally:
+            await asyncio.to_thread(shutil.rmtree, staging, True)
         return directory
 
     async def _fetch(self, file: FileEntry, target: Path) -> None:
         if self._root is not None and await asyncio.to_thread(_link, self._root / _blob(file.sha256), target):
             sha256, _ = await asyncio.to_thread(hash_file, target)
             if sha256 != file.sha256:
-                raise DataLoss(f"{file.path}: blob {file.sha256} is damaged in {self.url}; upload it again")
+                raise self._damaged(file.sha256)
             return
-        with target.open("wb") as output:
+        with target.open("xb") as output:
             async for chunk in self.read_blob(file.sha256):
                 await asyncio.to_thread(output.write, chunk)
 
+    def _damaged(self, sha256: str) -> DataLoss:
+        return DataLoss(f"blob {sha256} is damaged in {self.url}; delete {_blob(sha256)} there and upload it again")
+
     def _translate(self, error: Exception) -> Exception:
-        if isinstance(error, (DataLoss, NotFound, ResourceExhausted)):
+        if isinstance(error, TuneloomError):
             return error
         text = str(error)
         if "No space left" in text or "Disk quota" in text:

@@ -6,7 +6,7 @@ import sys
 from typing import TypeVar
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 S = TypeVar("S", bound=BaseSettings)
 
@@ -19,10 +19,14 @@ class ServiceSettings(BaseSettings):
 
 def load(settings_class: type[S]) -> S:
     """Reads the settings, or exits with status 2 and one line per bad variable."""
+    prefix = settings_class.model_config.get("env_prefix", "")
     try:
         return settings_class()
+    except SettingsError as error:  # its message quotes the name of the field, not the value
+        field = str(error).split('"')[1]
+        print(f'{prefix}{field.upper()}: must be JSON, such as ["a", "b"]', file=sys.stderr)
+        raise SystemExit(2) from None
     except ValidationError as error:
-        prefix = settings_class.model_config.get("env_prefix", "")
         for problem in error.errors():
             variable = prefix + "__".join(str(part) for part in problem["loc"]).upper()
             print(f"{variable}: {problem['msg']}", file=sys.stderr)

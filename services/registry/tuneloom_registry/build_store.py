@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tuneloom_common.bell import Bell
+from tuneloom_common.database import whole
 from tuneloom_common.errors import NotFound
 from tuneloom_common.ids import new_id
 from tuneloom_common.manifests import Manifest
@@ -34,6 +35,7 @@ class BuildStore:
         self._lease = lease
         self._clock = clock
 
+    @whole
     async def create(
         self,
         spec: BuildSpec,
@@ -67,6 +69,7 @@ class BuildStore:
         self.bell.ring()
         return _to_build(row)
 
+    @whole
     async def get(self, build_id: str) -> Build:
         async with self.engine.begin() as db:
             row = (await db.execute(sa.select(builds).where(builds.c.id == build_id))).one_or_none()
@@ -74,6 +77,7 @@ class BuildStore:
             raise NotFound(f"builds/{build_id} does not exist")
         return _to_build(row)
 
+    @whole
     async def list_builds(self, *, before: int, limit: int) -> list[tuple[int, Build]]:
         """(sequence, build) below a sequence (0: from the newest), newest first."""
         query = sa.select(builds).order_by(builds.c.sequence.desc()).limit(limit)
@@ -82,6 +86,7 @@ class BuildStore:
         async with self.engine.begin() as db:
             return [(row.sequence, _to_build(row)) for row in (await db.execute(query)).all()]
 
+    @whole
     async def claim(self) -> Build | None:
         """Takes the oldest build that is queued, or running under a lease that ran out."""
         now = self._clock()
@@ -107,6 +112,7 @@ class BuildStore:
             row = (await db.execute(sa.select(builds).where(builds.c.id == row.id))).one()
         return _to_build(row)
 
+    @whole
     async def heartbeat(self, build: Build, *, progress: str) -> bool:
         """Extends the lease. False when it is lost or the build shall stop: drop the work."""
         async with self.engine.begin() as db:
@@ -117,6 +123,7 @@ class BuildStore:
             )
         return bool(kept.rowcount)
 
+    @whole
     async def succeed(self, build: Build, manifest: Manifest, versions: VersionStore) -> bool:
         """Registers the result and finishes the build in one transaction. False when the lease is lost."""
         async with self.engine.begin() as db:
@@ -146,6 +153,7 @@ class BuildStore:
         """Ends a running build that was asked to stop."""
         await self._end(build, BuildState.CANCELLED, "cancelled on request", only_if_requested=True)
 
+    @whole
     async def request_cancel(self, build_id: str) -> Build:
         """A queued build ends at once, a running one when its builder notices; a finished one stays as it is."""
         async with self.engine.begin() as db:
@@ -163,6 +171,7 @@ class BuildStore:
         self.bell.ring()
         return await self.get(build_id)
 
+    @whole
     async def _end(self, build: Build, state: BuildState, error: str, *, only_if_requested: bool = False) -> None:
         statement = _held(build)
         if only_if_requested:

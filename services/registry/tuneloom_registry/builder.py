@@ -23,6 +23,8 @@ from tuneloom_registry.models import Build, Version
 from tuneloom_registry.store import VersionStore
 
 POLL_SECONDS = 1.0
+# A merge multiplies matrices of rank 16: numpy's threads would spend more time waiting for each other.
+CHILD_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 log = structlog.get_logger()
 
 
@@ -69,21 +71,41 @@ class Builder:
         log.info(f"{build.spec.action} of {build.spec.source} started", build=build.id, event_type="build")
         directory = self._work_dir / f"{build.id}-{build.lease_epoch}"
         try:
-            manifest = await self._build(build, directory)
+            manifest = await self._under_lease(build, directory)
             if manifest is not None and await self._builds.succeed(build, manifest, self._versions):
                 log.info(f"{build.spec.action} of {build.spec.source} registered", build=build.id)
         except TuneloomError as error:
             await self._builds.fail(build, error.message)
             log.warning(f"{build.spec.action} of {build.spec.source} failed: {error}", build=build.id)
         except OSError as error:
-            await self._builds.fail(build, f"{error.strerror or error}; free the disk and request it again")
+            await self._builds.fail(build, f"{error}; check the disk and the build command, then request it again")
             log.warning(f"{build.spec.action} of {build.spec.source} failed: {error}", build=build.id)
+        except Exception as error:  # such as a result that is none: it must not end the service
+            await self._builds.fail(build, f"the build has no usable result ({type(error).__name__}: {error})")
+            log.exception(f"{build.spec.action} of {build.spec.source} failed unexpectedly", build=build.id)
         finally:
             await asyncio.to_thread(shutil.rmtree, directory, True)
 
-    async def _build(self, build: Build, directory: Path) -> Manifest | None:
-        """The stored result's manifest, or None when the build was dropped."""
-        await asyncio.to_thread(shutil.rmtree, directory, True)
+    async def _under_lease(self, build: Build, directory: Path) -> Manifest | None:
+        """Builds under heartbeats. None when the lease was lost or a cancel was asked for."""
+        work: asyncio.Task[Manifest] | None = None
+        try:
+            while await self._builds.heartbeat(build, progress=_progress(directory)):
+                work = work or asyncio.create_task(self._build(build, directory))
+                await asyncio.wait({work}, timeout=self._heartbeat_seconds)
+                if work.done():
+                    return work.result()
+            await self._builds.confirm_cancelled(build)
+            return None
+        finally:
+            if work:
+                work.cancel()
+                await asyncio.wait({work})
+
+    async def _build(self, build: Build, directory: Path) -> Manifest:
+        """The stored result's manifest."""
+        for stale in self._work_dir.glob(f"{build.id}-*"):  # of claims that ended without notice
+            await asyncio.to_thread(shutil.rmtree, stale, True)
         directory.mkdir(parents=True)
         source = await self._versions.get_version(VersionName.parse(build.spec.source))
         base_ref = source.manifest.base
@@ -101,8 +123,7 @@ class Builder:
             "proof_dtype": self._proof_dtype,
         }
         (directory / "build.json").write_text(json.dumps(spec))
-        if not await self._run_child(build, directory):
-            return None
+        await self._run_child(directory)
         result = json.loads((directory / "result.json").read_bytes())
         if not result["ok"]:
             raise TuneloomError(result["error"], reason=result["reason"])
@@ -119,16 +140,13 @@ class Builder:
         await self._objects.put_manifest(manifest)
         return manifest
 
-    async def _run_child(self, build: Build, directory: Path) -> bool:
-        """Runs the build process under heartbeats. False when the lease was lost or a cancel was asked for."""
-        process = await children.spawn([*self._command, str(directory)], log=directory / "build.log")
-        exited = asyncio.create_task(process.wait())
+    async def _run_child(self, directory: Path) -> None:
+        """Runs the build process; raises when it leaves no result."""
+        process = await children.spawn(
+            [*self._command, str(directory)], log=directory / "build.log", env=CHILD_ENVIRONMENT
+        )
         try:
-            while not exited.done():
-                await asyncio.wait({exited}, timeout=self._heartbeat_seconds)
-                if not await self._builds.heartbeat(build, progress=_progress(directory)):
-                    await self._builds.confirm_cancelled(build)
-                    return False
+            await process.wait()
         finally:
             await children.stop(process, grace_seconds=2)
         if not (directory / "result.json").exists():
@@ -138,12 +156,11 @@ class Builder:
                 f"often out of memory); its last words:\n{tail}",
                 reason="BUILD_CRASHED",
             )
-        return True
 
 
 def _progress(directory: Path) -> str:
     try:
-        return (directory / "progress").read_text()
+        return (directory / "progress").read_text(errors="replace")[:200]
     except OSError:
         return ""
 

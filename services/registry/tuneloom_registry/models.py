@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Literal
 
 from tuneloom_common.errors import FailedPrecondition, InvalidArgument
-from tuneloom_common.ids import VersionName, check_id, check_sha256, engine_name
+from tuneloom_common.ids import VersionName, check_id, check_number, check_sha256, engine_name
 from tuneloom_common.manifests import Manifest
 
 DEFAULT_ALIAS = "default"
@@ -49,9 +49,7 @@ class Reference:
             return cls(parent=_model(name), alias=check_id(tail, field="reference"))
         name, colon, number = text.partition(":")
         if colon:
-            if not number.isascii() or not number.isdigit() or len(number) > 9:
-                raise InvalidArgument(f"reference: {number!r} in {text!r} is not a version number", field="reference")
-            return cls(parent=_model(name), number=int(number))
+            return cls(parent=_model(name), number=check_number(number, field="reference"))
         return cls(parent=_model(name), alias=DEFAULT_ALIAS)
 
 

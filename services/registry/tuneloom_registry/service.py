@@ -15,7 +15,7 @@ from tuneloom_common.errors import InvalidArgument, ResourceExhausted
 from tuneloom_common.ids import VersionName, check_id, check_sha256, parse_name
 from tuneloom_common.manifests import Manifest
 from tuneloom_common.objects import ObjectStore
-from tuneloom_common.paging import decode_token, encode_token, page_limit
+from tuneloom_common.paging import decode_number, decode_token, encode_token, page_limit
 from tuneloom_data.contract import check_file
 from tuneloom_registry import mapping
 from tuneloom_registry.build_store import BuildStore
@@ -39,7 +39,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
     async def UploadBlob(  # noqa: N802
         self, request_iterator: AsyncIterator[registry_pb2.UploadBlobRequest], context: Any
     ) -> versions_pb2.Blob:
-        expected = (await anext(request_iterator)).blob
+        expected = (await anext(request_iterator, registry_pb2.UploadBlobRequest())).blob
         check_sha256(expected.sha256, field="blob.sha256")
         if not await self._objects.has_blob(expected.sha256, size=expected.size_bytes):
             with tempfile.NamedTemporaryFile(dir=self._staging) as staged:
@@ -164,7 +164,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         self, request: registry_pb2.ListVersionsRequest, context: Any
     ) -> registry_pb2.ListVersionsResponse:
         limit = page_limit(request.page_size)
-        before = int(decode_token(request.page_token) or 0)
+        before = decode_number(request.page_token)
         found = await self._versions.list_versions(request.parent, before=before, limit=limit + 1)
         return registry_pb2.ListVersionsResponse(
             versions=[mapping.to_version(version) for version in found[:limit]],
@@ -211,6 +211,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
                 f"build.{spec.action}: {spec.source} is a {source.manifest.kind}, a {spec.action} needs a {needed}",
                 field=f"build.{spec.action}",
             )
+        parse_name(request.build.target_model, "models", field="build.target_model")
         await self._versions.get_collection(request.build.target_model)
         for alias in request.build.target_aliases:
             check_id(alias, field="build.target_aliases")
@@ -232,7 +233,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         self, request: registry_pb2.ListBuildsRequest, context: Any
     ) -> registry_pb2.ListBuildsResponse:
         limit = page_limit(request.page_size)
-        before = int(decode_token(request.page_token) or 0)
+        before = decode_number(request.page_token)
         found = await self._builds.list_builds(before=before, limit=limit + 1)
         return registry_pb2.ListBuildsResponse(
             builds=[mapping.to_build(build) for _, build in found[:limit]],
@@ -248,19 +249,18 @@ async def _receive(
 ) -> None:
     """Writes the chunks to a file; raises InvalidArgument when they are not what was announced."""
     hasher, size = hashlib.sha256(), 0
-    with target.open("wb") as output:
-        async for part in parts:
-            size += len(part.chunk)
-            if size > expected.size_bytes:
-                break
-            hasher.update(part.chunk)
-            try:
+    try:
+        with target.open("wb") as output:
+            async for part in parts:
+                size += len(part.chunk)
+                if size > expected.size_bytes:
+                    break
+                hasher.update(part.chunk)
                 await asyncio.to_thread(output.write, part.chunk)
-            except OSError as error:
-                raise ResourceExhausted(
-                    f"no space left for the upload ({error.strerror}); free some and upload again",
-                    reason="DISK_FULL",
-                ) from error
+    except OSError as error:  # of a write, or of the last one when the file is closed
+        raise ResourceExhausted(
+            f"no space left for the upload ({error.strerror}); free some and upload again", reason="DISK_FULL"
+        ) from error
     if size != expected.size_bytes or hasher.hexdigest() != expected.sha256:
         raise InvalidArgument(
             f"blob: got {size} bytes with another hash than announced ({expected.size_bytes} bytes, "

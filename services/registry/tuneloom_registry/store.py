@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tuneloom_common.bell import Bell
-from tuneloom_common.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound
+from tuneloom_common.database import whole
+from tuneloom_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from tuneloom_common.ids import VersionName
 from tuneloom_common.manifests import Manifest
 from tuneloom_registry.models import (
@@ -36,13 +37,17 @@ class VersionStore:
         self.bell = Bell()
         self._clock = clock
 
+    @whole
     async def create_collection(self, name: str, *, request_id: str = "", training_job: str = "") -> Collection:
         """Creates a model or dataset. The same request_id returns what it created before."""
         async with self.engine.begin() as db:
-            found = await _collection_row(db, name)
-            if found is not None:
-                if request_id and found.request_id == request_id:
-                    return await _collection(db, found)
+            if request_id and (made := await _made_by(db, request_id)) is not None:
+                if made.name != name:
+                    raise InvalidArgument(
+                        f"request_id: {request_id!r} has created {made.name}; use a fresh one", field="request_id"
+                    )
+                return await _collection(db, made)
+            if await _collection_row(db, name) is not None:
                 raise AlreadyExists(f"{name} exists already; use it, or choose another name")
             await db.execute(
                 collections.insert().values(
@@ -54,10 +59,12 @@ class VersionStore:
             )
             return await _collection(db, await _collection_row(db, name))
 
+    @whole
     async def get_collection(self, name: str) -> Collection:
         async with self.engine.begin() as db:
             return await _collection(db, await _require_collection(db, name))
 
+    @whole
     async def list_collections(
         self, prefix: str, *, after: str, limit: int, include_training_jobs: bool = True
     ) -> list[Collection]:
@@ -73,6 +80,7 @@ class VersionStore:
         async with self.engine.begin() as db:
             return [await _collection(db, row) for row in (await db.execute(query)).all()]
 
+    @whole
     async def create_version(
         self, parent: str, manifest: Manifest, *, set_aliases: Sequence[str] = (), fence: Fence | None = None
     ) -> Version:
@@ -128,10 +136,12 @@ class VersionStore:
             await self._point(db, parent, alias, number)
         return await _version(db, parent, number)
 
+    @whole
     async def get_version(self, name: VersionName) -> Version:
         async with self.engine.begin() as db:
             return await _version(db, name.parent, name.number)
 
+    @whole
     async def list_versions(self, parent: str, *, before: int, limit: int) -> list[Version]:
         """Versions with a number below `before` (0: from the newest), newest first."""
         query = sa.select(versions).where(versions.c.parent == parent)
@@ -143,6 +153,7 @@ class VersionStore:
             pointed = await _aliases_of(db, parent)
             return [_to_version(row, pointed) for row in (await db.execute(query)).all()]
 
+    @whole
     async def resolve(self, reference: Reference) -> Version:
         """The version a reference means now; raises NotFound saying what is missing."""
         parent = reference.parent
@@ -166,6 +177,7 @@ class VersionStore:
                     raise NotFound(f"{parent} has no alias {reference.alias!r} (aliases: {known})")
             return await _version(db, parent, number)
 
+    @whole
     async def set_alias(self, parent: str, alias: str, version: int, *, expected: int | None) -> Alias:
         """Moves an alias if it points where the caller believes (0: nowhere; None: do not check)."""
         async with self.engine.begin() as db:
@@ -184,6 +196,7 @@ class VersionStore:
         assert moved is not None  # noqa: S101 - just written in this transaction
         return Alias(parent=parent, alias=alias, version=moved.version, update_time=_utc(moved.update_time))
 
+    @whole
     async def events_after(self, sequence: int, *, limit: int = 200) -> list[ModelEvent]:
         query = (
             sa.select(model_events)
@@ -194,6 +207,7 @@ class VersionStore:
         async with self.engine.begin() as db:
             return [ModelEvent(*row) for row in (await db.execute(query)).all()]
 
+    @whole
     async def last_sequence(self) -> int:
         async with self.engine.begin() as db:
             newest = sa.select(sa.func.coalesce(sa.func.max(model_events.c.sequence), 0))
@@ -226,6 +240,10 @@ async def _pass_fence(db: AsyncConnection, fence: Fence) -> None:
 
 async def _collection_row(db: AsyncConnection, name: str) -> Any:
     return (await db.execute(sa.select(collections).where(collections.c.name == name))).one_or_none()
+
+
+async def _made_by(db: AsyncConnection, request_id: str) -> Any:
+    return (await db.execute(sa.select(collections).where(collections.c.request_id == request_id))).one_or_none()
 
 
 async def _require_collection(db: AsyncConnection, name: str) -> Any:

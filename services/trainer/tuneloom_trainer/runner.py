@@ -222,8 +222,8 @@ class Runner:
             await self._fail(
                 job,
                 "WORKER_CRASHED",
-                f"the worker died {job.crash_count + 1} times, last with status {status} (-9 is often out of memory: lower "
-                f"batch_size or max_length); its last words:\n{self._launcher.log_tail(job)}",
+                f"the worker died {job.crash_count + 1} times, last with status {status} (-9 is often out of memory: "
+                f"lower batch_size or max_length); its last words:\n{self._launcher.log_tail(job)}",
             )
 
     async def _deliver(self, attempt: _Attempt) -> None:

@@ -7,51 +7,25 @@ observed by the runner.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Collection, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tuneloom_common.bell import Bell
+from tuneloom_common.database import whole
 from tuneloom_common.errors import FailedPrecondition, NotFound
 from tuneloom_common.ids import new_id
 from tuneloom_trainer.jobs import LEASED, MOVES, Artifact, Checkpoint, Job, JobEvent, JobState
 from tuneloom_trainer.tables import checkpoints, job_events, jobs
 
-P = ParamSpec("P")
-T = TypeVar("T")
 REQUESTED = {JobState.CANCELLING: JobState.CANCELLED, JobState.PAUSING: JobState.PAUSED}
 
 
 class LeaseLost(Exception):
     """Another runner claimed the job; whatever was being done must be dropped."""
-
-
-def whole(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Lets a transaction end before its caller's cancellation goes on.
-
-    A cancelled SQLite transaction may keep its lock with a connection that nobody holds any more: then one client
-    that hangs up in the wrong millisecond stops every writer.
-    """
-
-    @wraps(method)
-    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        transaction = asyncio.ensure_future(method(*args, **kwargs))
-        try:
-            return await asyncio.shield(transaction)
-        except asyncio.CancelledError:
-            while not transaction.done():
-                with suppress(asyncio.CancelledError):  # asked twice
-                    await asyncio.wait({transaction})
-            transaction.exception()
-            raise
-
-    return run
 
 
 class JobStore:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tuneloom_common.children import die_with_parent
+from tuneloom_common.children import COMPUTE_ENVIRONMENT, die_with_parent
 from tuneloom_registry.build.adapters import Adapter
 from tuneloom_registry.build.convert import convert
 from tuneloom_registry.build.failures import BuildFailed
@@ -52,7 +52,7 @@ def _merge(directory: Path, spec: dict[str, Any]) -> dict[str, Any]:
         max_shard_bytes=spec["max_shard_size_bytes"],
         on_progress=lambda done, total: tell(f"merged {done} of {total} tensors"),
     )
-    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TOKENIZERS_PARALLELISM="false")
+    os.environ.update(COMPUTE_ENVIRONMENT)
     from tuneloom_registry.build.prove import DEFAULT_PROMPTS, prove
 
     prompts = tuple(dict.fromkeys((*spec["proof_prompts"], *DEFAULT_PROMPTS)))

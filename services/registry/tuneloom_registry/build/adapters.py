@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloom_registry.build.failures import BuildFailed
-from tuneloom_registry.build.tensors import TensorSlice, read_header
+from tuneloom_registry.build.tensors import FLOAT_TYPES, TensorSlice, read_header
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -23,6 +23,11 @@ _REFUSED = {
     "alora_invocation_tokens": "activated LoRA",
     "use_qalora": "QALoRA",
     "trainable_token_indices": "trained token embeddings",
+    "target_parameters": "updates of bare parameters",
+    "use_bdlora": "block-diagonal LoRA",
+    "arrow_config": "Arrow routing",
+    "kasa_config": "KaSA",
+    "monteclora_config": "MonteCLoRA",
 }
 
 
@@ -50,7 +55,10 @@ class Adapter:
 
 def read_adapter(directory: Path) -> Adapter:
     """Reads and validates; raises BuildFailed naming what an engine would refuse."""
-    config: dict[str, Any] = json.loads((directory / CONFIG_FILE).read_bytes())
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (directory / name).is_file():
+            raise BuildFailed("ADAPTER_INVALID", f"{name} is missing; an adapter is what PEFT's save_pretrained writes")
+    config = _read_config(directory / CONFIG_FILE)
     check_servable(config)
     pairs: dict[str, dict[str, TensorSlice]] = {}
     for name, tensor in read_header(directory / WEIGHTS_FILE).items():
@@ -62,6 +70,8 @@ def read_adapter(directory: Path) -> Adapter:
     for module, sides in pairs.items():
         if sides.keys() != {"A", "B"}:
             raise BuildFailed("ADAPTER_INVALID", f"{WEIGHTS_FILE}: {module} has only lora_{''.join(sides)}")
+        if any(len(side.shape) != 2 or side.dtype not in FLOAT_TYPES for side in sides.values()):
+            raise BuildFailed("ADAPTER_INVALID", f"{WEIGHTS_FILE}: {module} is not a pair of matrices of floats")
         rank = sides["A"].shape[0]
         if sides["B"].shape[1] != rank or sides["A"].size == 0 or rank != _for_module(config, "rank", module):
             raise BuildFailed(
@@ -75,11 +85,21 @@ def read_adapter(directory: Path) -> Adapter:
     return Adapter(config, updates)
 
 
+def _read_config(path: Path) -> dict[str, Any]:
+    config: Any = json.loads(path.read_bytes())
+    known = isinstance(config, dict) and isinstance(config.get("r"), int)
+    if not known or not isinstance(config.get("lora_alpha"), (int, float)):
+        raise BuildFailed("ADAPTER_INVALID", f"{path.name}: r and lora_alpha must be numbers")
+    return config  # type: ignore[no-any-return]
+
+
 def check_servable(config: dict[str, Any]) -> None:
     """Refuses what vLLM refuses, so it is said now and not at the first request."""
     for key, what in _REFUSED.items():
         if config.get(key):
             raise BuildFailed("NOT_SERVABLE", f"{CONFIG_FILE}: {key} is set; engines do not serve {what}")
+    if config.get("peft_type", "LORA") != "LORA":
+        raise BuildFailed("NOT_SERVABLE", f"{CONFIG_FILE}: peft_type is {config['peft_type']!r}; engines serve LoRA")
     if config.get("bias", "none") != "none":
         raise BuildFailed("NOT_SERVABLE", f"{CONFIG_FILE}: bias is {config['bias']!r}; engines need 'none'")
     if config.get("init_lora_weights") not in (True, False, "gaussian", None):

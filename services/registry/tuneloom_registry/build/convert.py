@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from tuneloom_registry.build.adapters import CONFIG_FILE, WEIGHTS_FILE, Adapter, read_adapter
 from tuneloom_registry.build.failures import BuildFailed
 from tuneloom_registry.build.merge import ShardedWriter, copy_companions
-from tuneloom_registry.build.tensors import from_float32, read_float32, read_header, read_model
+from tuneloom_registry.build.tensors import FLOAT_TYPES, from_float32, read_float32, read_header, read_model
 
 CHECKPOINT_WEIGHTS = "weights.safetensors"
 CHECKPOINT_RECORD = "checkpoint.json"
@@ -30,11 +29,12 @@ def convert(checkpoint: Path, base: Path, out: Path, *, base_name: str, max_shar
 
 def _convert_lora(checkpoint: Path, base: Path, out: Path, *, base_name: str) -> Adapter:
     tensors: dict[str, np.ndarray[Any, Any]] = {}
-    with safe_open(checkpoint / CHECKPOINT_WEIGHTS, "numpy") as source:
-        for name in source.keys():  # noqa: SIM118 - not a dict
-            values = source.get_tensor(name)
-            _require_finite(name, values)
-            tensors[name.replace(".default.weight", ".weight")] = values
+    for name, tensor in read_header(checkpoint / CHECKPOINT_WEIGHTS).items():
+        if tensor.dtype not in FLOAT_TYPES:
+            raise BuildFailed("CHECKPOINT_INVALID", f"{name} is stored as {tensor.dtype}, not as floats")
+        values = read_float32(tensor)
+        _require_finite(name, values)
+        tensors[name.replace(".default.weight", ".weight")] = values
     out.mkdir()
     save_file(tensors, out / WEIGHTS_FILE, metadata={"format": "pt"})
     config = json.loads((checkpoint / CONFIG_FILE).read_bytes())
@@ -57,7 +57,10 @@ def _convert_full(checkpoint: Path, base: Path, out: Path, *, max_shard_bytes: i
     out.mkdir()
     with ShardedWriter(out, list(weights.values()), max_shard_bytes=max_shard_bytes) as writer:
         for tensor in weights.values():
-            values = read_float32(trained[tensor.name])
+            own = trained[tensor.name]
+            if own.shape != tensor.shape or own.dtype not in FLOAT_TYPES or tensor.dtype not in FLOAT_TYPES:
+                raise BuildFailed("CHECKPOINT_INVALID", f"{own.name} does not fit the weight of the base")
+            values = read_float32(own)
             _require_finite(tensor.name, values)
             writer.write(tensor, from_float32(values, tensor.dtype))
     copy_companions(base, out)

@@ -11,7 +11,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self
+
+import numpy as np
 
 from tuneloom_registry.build.adapters import Adapter, read_adapter
 from tuneloom_registry.build.failures import BuildFailed
@@ -29,7 +31,7 @@ from tuneloom_registry.build.tensors import (
     to_float32,
 )
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 1 << 20
 
 
 def merge(
@@ -121,11 +123,13 @@ def copy_companions(base: Path, out: Path) -> None:
 def _write_updated(writer: ShardedWriter, tensor: TensorSlice, adapter: Adapter) -> None:
     update = adapter.updates[tensor.name]
     a = read_float32(update.a)
-    b = read_float32(update.b) * update.scale
-    columns = tensor.shape[1]
+    b = read_float32(update.b)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise BuildFailed("NON_FINITE_WEIGHTS", f"the adapter's update of {update.module} holds NaN or infinity")
+    b *= update.scale
     for first, end, data in row_blocks(tensor, block_bytes=BLOCK_BYTES):
-        rows: Any = to_float32(data, tensor.dtype).reshape(end - first, columns)
-        rows = rows + b[first:end] @ a
+        rows = to_float32(data, tensor.dtype).reshape(end - first, tensor.shape[1])
+        rows += b[first:end] @ a
         writer.write(tensor, from_float32(rows, tensor.dtype))
 
 

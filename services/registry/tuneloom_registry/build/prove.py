@@ -54,6 +54,10 @@ def prove(
     model = _load(merged, dtype)
     with_merge = [_scores(model, *answer) for answer in answers]
 
+    if not all(scores.isfinite().all() for scores in (*with_adapter, *with_merge, *base_alone)):
+        raise BuildFailed(
+            "PROOF_FAILED", "a model computes NaN or infinity on the proof prompts; it was not registered"
+        )
     proof = _compare(with_adapter, with_merge, base_alone, dtype)
     if proof.adapter_effect == 0.0:
         raise BuildFailed(

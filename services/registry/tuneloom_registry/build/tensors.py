@@ -7,6 +7,8 @@ Source: the safetensors format description, version 0.x (stable).
 from __future__ import annotations
 
 import json
+import math
+import operator
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +20,10 @@ import numpy as np
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 COPY_BYTES = 8 << 20
+MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 _ITEM_BYTES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
-    "F8_E4M3": 1, "F8_E5M2": 1,
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 FLOAT_TYPES = ("F32", "F16", "BF16")
 
@@ -42,49 +45,79 @@ def read_header(path: Path) -> dict[str, TensorSlice]:
     with path.open("rb") as source:
         length = int.from_bytes(source.read(8), "little")
         total = path.stat().st_size
-        if not 0 < length <= total - 8:
+        if not 0 < length <= min(total - 8, MAX_HEADER_BYTES):
             raise ValueError(f"{path.name} is not a safetensors file or is cut short")
-        header: dict[str, Any] = json.loads(source.read(length))
-    header.pop("__metadata__", None)
-    tensors = {}
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"][0]):
-        begin, end = entry["data_offsets"]
-        shape = tuple(entry["shape"])
-        expected = _ITEM_BYTES.get(entry["dtype"], 0) * int(np.prod(shape, dtype=np.int64))
-        if end - begin != expected or 8 + length + end > total:
-            raise ValueError(f"{path.name}: tensor {name} is cut short or of unknown type {entry['dtype']}")
-        tensors[name] = TensorSlice(name, path, entry["dtype"], shape, 8 + length + begin, end - begin)
-    return tensors
+        try:
+            slices = _parse_header(path, json.loads(source.read(length)), start=8 + length)
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+            raise ValueError(f"{path.name}: its header is damaged") from None
+    end = 8 + length
+    for tensor in slices:
+        expected = _ITEM_BYTES.get(tensor.dtype, -1) * math.prod(tensor.shape)
+        if tensor.start != end or tensor.size != expected or min(tensor.shape, default=0) < 0:
+            raise ValueError(f"{path.name}: tensor {tensor.name} is cut short or of unknown type {tensor.dtype}")
+        end += tensor.size
+    if end != total:
+        raise ValueError(f"{path.name} is cut short, or its header is damaged")
+    return {tensor.name: tensor for tensor in slices}
+
+
+def _parse_header(path: Path, header: dict[str, Any], *, start: int) -> list[TensorSlice]:
+    slices = []
+    for name, entry in header.items():
+        if name != "__metadata__":
+            begin, end = map(operator.index, entry["data_offsets"])
+            shape = tuple(map(operator.index, entry["shape"]))
+            slices.append(TensorSlice(name, path, str(entry["dtype"]), shape, start + begin, end - begin))
+    return sorted(slices, key=lambda tensor: (tensor.start, tensor.size))
 
 
 def read_model(directory: Path) -> dict[str, TensorSlice]:
     """All tensors of a model directory, single-file or sharded by index, never by listing."""
     index = directory / INDEX_FILE
+    where: dict[str, str] = {}
     names = [SINGLE_FILE]
     if index.is_file():
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        try:
+            where = json.loads(index.read_bytes())["weight_map"]
+            names = sorted(set(where.values()))
+        except (AttributeError, KeyError, TypeError):
+            raise ValueError(f"{INDEX_FILE} has no weight_map") from None
     tensors: dict[str, TensorSlice] = {}
     for name in names:
-        if "/" in name or not (directory / name).is_file():
+        if "/" in str(name) or not (directory / str(name)).is_file():
             raise ValueError(f"weight file {name} is missing")
         tensors.update(read_header(directory / name))
+    if missing := where.keys() - tensors.keys():
+        raise ValueError(f"{where[min(missing)]} lacks {min(missing)}, which {INDEX_FILE} names")
     return tensors
 
 
 def to_float32(data: bytes, dtype: str) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Decodes F32, F16 or BF16 bytes into a flat float32 array."""
     if dtype == "BF16":
-        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+        bits = np.frombuffer(data, "<u2").astype(np.uint32)
+        bits <<= 16
+        return bits.view(np.float32)
     return np.frombuffer(data, "<f4" if dtype == "F32" else "<f2").astype(np.float32)
 
 
 def from_float32(values: np.ndarray[Any, np.dtype[np.float32]], dtype: str) -> bytes:
-    """Encodes float32 values, rounding to nearest even."""
+    """Encodes float32 values, rounding to nearest even; raises ValueError for one beyond the range of F16."""
     if dtype == "BF16":
-        bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-        bits = bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))
-        return (bits >> 16).astype("<u2").tobytes()
-    return values.astype("<f4" if dtype == "F32" else "<f2").tobytes()
+        bits = np.ascontiguousarray(values, dtype=np.float32).reshape(-1).view(np.uint32)
+        rounded = bits >> 16
+        rounded &= 1
+        rounded += 0x7FFF
+        rounded += bits
+        if (nan := np.isnan(values.reshape(-1))).any():  # the carry would turn some into zeros
+            rounded[nan] = bits[nan] | 0x00400000
+        return rounded.astype("<u4", copy=False).view("<u2")[1::2].tobytes()
+    with np.errstate(over="raise"):
+        try:
+            return values.astype("<f4" if dtype == "F32" else "<f2").tobytes()
+        except FloatingPointError:
+            raise ValueError("a weight is too large for F16; use a base in BF16 or F32") from None
 
 
 def read_float32(tensor: TensorSlice) -> np.ndarray[Any, np.dtype[np.float32]]:

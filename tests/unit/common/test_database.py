@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tuneloom_common.database import open_database, whole
+
+REGISTRY = "tuneloom_registry.migrations"
+
+
+def url(path: Path) -> str:
+    return f"sqlite+aiosqlite:///{path}"
+
+
+async def tables(engine: AsyncEngine) -> set[str]:
+    async with engine.begin() as db:
+        return set(await db.run_sync(lambda connection: sa.inspect(connection).get_table_names()))
+
+
+@pytest.mark.parametrize("service", ["registry", "trainer"])
+async def test_migrations_run_from_nothing_and_again(tmp_path: Path, service: str) -> None:
+    path = tmp_path / "not/there/yet.db"
+    first = await open_database(url(path), migrations=f"tuneloom_{service}.migrations")
+    made = await tables(first)
+    assert "alembic_version" in made
+    async with first.begin() as db:
+        await db.execute(sa.text("CREATE TABLE kept (x)"))
+    await first.dispose()
+    again = await open_database(url(path), migrations=f"tuneloom_{service}.migrations")
+    assert await tables(again) == made | {"kept"}
+    await again.dispose()
+
+
+async def test_two_services_may_start_at_once(tmp_path: Path) -> None:
+    engines = await asyncio.gather(*(open_database(url(tmp_path / "x.db"), migrations=REGISTRY) for _ in range(3)))
+    seen = [await tables(engine) for engine in engines]
+    assert seen[0] == seen[1] == seen[2]
+    for engine in engines:
+        await engine.dispose()
+
+
+async def test_the_tables_match_what_the_migrations_leave(tmp_path: Path) -> None:
+    from tuneloom_registry.tables import metadata
+
+    engine = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+    async with engine.begin() as db:
+        for name, table in metadata.tables.items():
+            columns = await db.run_sync(lambda connection, name=name: sa.inspect(connection).get_columns(name))
+            assert {column["name"] for column in columns} == set(table.columns.keys()), name
+    await engine.dispose()
+
+
+async def test_sqlite_is_durable_and_checks_keys(tmp_path: Path) -> None:
+    engine = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+    async with engine.begin() as db:
+        answers = [
+            (await db.execute(sa.text(f"PRAGMA {name}"))).scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        ]
+    assert answers == ["wal", 2, 1, 10_000]
+    await engine.dispose()
+
+
+async def test_a_transaction_that_reads_first_never_loses_its_write(tmp_path: Path) -> None:
+    """Read, yield, write: with deferred transactions all but one fail with "database is locked"."""
+    engine = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+    async with engine.begin() as db:
+        await db.execute(sa.text("CREATE TABLE counter AS SELECT 0 AS n"))
+
+    async def add() -> None:
+        async with engine.begin() as db:
+            n = (await db.execute(sa.text("SELECT n FROM counter"))).scalar_one()
+            await asyncio.sleep(0)
+            await db.execute(sa.text("UPDATE counter SET n = :n"), {"n": n + 1})
+
+    await asyncio.gather(*(add() for _ in range(10)))
+    async with engine.begin() as db:
+        assert (await db.execute(sa.text("SELECT n FROM counter"))).scalar_one() == 10
+    await engine.dispose()
+
+
+async def test_a_failed_transaction_changes_nothing(tmp_path: Path) -> None:
+    engine = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+
+    async def insert_and_fail() -> None:
+        async with engine.begin() as db:
+            await db.execute(sa.text("INSERT INTO fences VALUES ('a', 1)"))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await insert_and_fail()
+    async with engine.begin() as db:
+        assert (await db.execute(sa.text("SELECT count(*) FROM fences"))).scalar_one() == 0
+    await engine.dispose()
+
+
+@pytest.fixture
+def broken_migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A package whose second step fails, in a directory whose name has a percent sign."""
+    package = tmp_path / "100%/broken_migrations"
+    (package / "versions").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "env.py").write_text(
+        "from alembic import context\n"
+        "context.configure(connection=context.config.attributes['connection'])\n"
+        "with context.begin_transaction():\n    context.run_migrations()\n"
+    )
+    step = "from alembic import op\nrevision = '{}'\ndown_revision = {}\ndef upgrade():\n    op.execute('{}')\n"
+    (package / "versions/one.py").write_text(step.format("1", None, "CREATE TABLE first (x)"))
+    (package / "versions/two.py").write_text(step.format("2", "'1'", "CREATE NONSENSE"))
+    monkeypatch.syspath_prepend(str(package.parent))
+    yield "broken_migrations"
+    sys.modules.pop("broken_migrations", None)
+
+
+async def test_a_failed_migration_leaves_the_database_as_it_was(tmp_path: Path, broken_migrations: str) -> None:
+    with pytest.raises(sa.exc.OperationalError, match="NONSENSE"):
+        await open_database(url(tmp_path / "x.db"), migrations=broken_migrations)
+    engine = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+    assert "first" not in await tables(engine)
+    await engine.dispose()
+
+
+async def test_a_call_cancelled_twice_in_a_statement_leaves_neither_waiters_nor_locks(tmp_path: Path) -> None:
+    """As at shutdown: first by the server, then by the end of the loop."""
+    engine = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+    slow = sa.text(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) SELECT max(i) FROM n"
+    )
+
+    @whole
+    async def read() -> None:
+        async with engine.begin() as db:
+            await db.execute(slow)
+
+    for attempt in range(3):
+        others = asyncio.all_tasks()
+        call = asyncio.create_task(read())
+        await asyncio.sleep(0.01)
+        for _ in range(2):
+            call.cancel()
+            await asyncio.sleep(0)
+        if left := asyncio.all_tasks() - others:
+            _, waiting = await asyncio.wait(left, timeout=5)
+            assert not waiting
+        async with asyncio.timeout(5), engine.begin() as db:  # less than the busy timeout
+            await db.execute(sa.text("INSERT INTO fences VALUES (:scope, 1)"), {"scope": str(attempt)})
+    await engine.dispose()

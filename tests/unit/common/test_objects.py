@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tuneloom_common.errors import DataLoss, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from tuneloom_common.manifests import FileEntry, Manifest
+from tuneloom_common.objects import CHUNK_BYTES, ObjectStore, hash_file
+
+SMALL = b"hello"
+
+
+@pytest.fixture(params=["file", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    return ObjectStore("memory://" if request.param == "memory" else f"file://{tmp_path}/objects")
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> ObjectStore:
+    return ObjectStore(f"file://{tmp_path}/objects")
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Path:
+    return tmp_path / "objects/blobs/sha256"
+
+
+async def put(store: ObjectStore, tmp_path: Path, content: bytes = SMALL, *, name: str = "a") -> FileEntry:
+    path = tmp_path / "upload"
+    path.write_bytes(content)
+    return await store.put_file(path, name=name)
+
+
+async def read(store: ObjectStore, sha256: str) -> bytes:
+    return b"".join([chunk async for chunk in store.read_blob(sha256)])
+
+
+def visible(tmp_path: Path) -> list[str]:
+    """Everything in the object store's directory."""
+    root = tmp_path / "objects"
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("content", [b"", SMALL, os.urandom(5 * CHUNK_BYTES + 3)], ids=["empty", "small", "large"])
+async def test_what_is_put_is_what_is_read(store: ObjectStore, tmp_path: Path, content: bytes) -> None:
+    entry = await put(store, tmp_path, content)
+    assert (entry.path, entry.size, entry.sha256) == ("a", len(content), hashlib.sha256(content).hexdigest())
+    assert await store.has_blob(entry.sha256, size=len(content))
+    assert await read(store, entry.sha256) == content
+
+
+async def test_what_is_not_there_is_not_found(store: ObjectStore, tmp_path: Path) -> None:
+    assert not await store.has_blob("0" * 64, size=0)
+    with pytest.raises(NotFound):
+        await read(store, "0" * 64)
+    with pytest.raises(NotFound):
+        await store.read_manifest("0" * 64)
+    with pytest.raises(NotFound):
+        await store.materialize([FileEntry(path="a", size=1, sha256="0" * 64)], tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
+
+
+async def test_a_directory_is_stored_with_its_folders(store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "in/deep/er").mkdir(parents=True)
+    (tmp_path / "in/b").write_bytes(b"b")
+    (tmp_path / "in/deep/er/a").write_bytes(b"a")
+    files = await store.put_directory(tmp_path / "in")
+    assert [file.path for file in files] == ["b", "deep/er/a"]
+    out = await store.materialize(files, tmp_path / "out")
+    assert (out / "deep/er/a").read_bytes() == b"a"
+
+
+async def test_a_manifest_is_written_once(store: ObjectStore, tmp_path: Path) -> None:
+    manifest = Manifest(kind="dataset", files=(await put(store, tmp_path),))
+    assert await store.put_manifest(manifest) == await store.put_manifest(manifest) == manifest.digest
+    assert await store.read_manifest(manifest.digest) == manifest
+
+
+async def test_a_manifest_comes_after_its_blobs(store: ObjectStore, tmp_path: Path) -> None:
+    there = await put(store, tmp_path)
+    missing = FileEntry(path="b", size=1, sha256="0" * 64)
+    wrong_size = there.model_copy(update={"size": there.size + 1})
+    for files in ((there, missing), (wrong_size,)):
+        manifest = Manifest(kind="dataset", files=files)
+        with pytest.raises(NotFound, match="upload it before the manifest"):
+            await store.put_manifest(manifest)
+        with pytest.raises(NotFound):
+            await store.read_manifest(manifest.digest)
+
+
+async def test_an_existing_manifest_is_never_overwritten(local: ObjectStore, tmp_path: Path) -> None:
+    manifest = Manifest(kind="dataset", files=(await put(local, tmp_path),))
+    await local.put_manifest(manifest)
+    stored = tmp_path / f"objects/manifests/{manifest.digest}.json"
+    stored.write_bytes(b"{}")
+    await local.put_manifest(manifest)
+    assert stored.read_bytes() == b"{}"
+    with pytest.raises(DataLoss, match="manifest"):
+        await local.read_manifest(manifest.digest)
+
+
+async def test_a_damaged_blob_is_never_handed_out_as_whole(local: ObjectStore, tmp_path: Path, blobs: Path) -> None:
+    entry = await put(local, tmp_path)
+    (blobs / entry.sha256).write_bytes(b"jello")
+    with pytest.raises(DataLoss):
+        await read(local, entry.sha256)
+    with pytest.raises(DataLoss) as caught:
+        await local.materialize([entry], tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
+    # The advice in the message works.
+    assert f"delete blobs/sha256/{entry.sha256}" in caught.value.message
+    (blobs / entry.sha256).unlink()
+    await put(local, tmp_path)
+    assert await read(local, entry.sha256) == SMALL
+
+
+@pytest.mark.parametrize("stored", [b"", b"hell", b"hello, world"])
+async def test_a_blob_of_another_size_is_stored_again(
+    local: ObjectStore, tmp_path: Path, blobs: Path, stored: bytes
+) -> None:
+    entry = await put(local, tmp_path)
+    (blobs / entry.sha256).write_bytes(stored)
+    assert not await local.has_blob(entry.sha256, size=entry.size)
+    await put(local, tmp_path)
+    assert await read(local, entry.sha256) == SMALL
+
+
+async def test_storing_again_keeps_the_blob_and_its_links(local: ObjectStore, tmp_path: Path, blobs: Path) -> None:
+    entry = await put(local, tmp_path)
+    before = (blobs / entry.sha256).stat()
+    out = await local.materialize([entry], tmp_path / "out")
+    await put(local, tmp_path)
+    after = (blobs / entry.sha256).stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert (out / "a").samefile(blobs / entry.sha256)
+
+
+async def test_a_failed_materialize_leaves_nothing(store: ObjectStore, tmp_path: Path) -> None:
+    entry = await put(store, tmp_path)
+    missing = FileEntry(path="z/b", size=1, sha256="0" * 64)
+    with pytest.raises(NotFound):
+        await store.materialize([entry, missing], tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
+
+
+async def test_a_cancelled_materialize_leaves_nothing(tmp_path: Path) -> None:
+    reached = asyncio.Event()
+
+    class Slow(ObjectStore):
+        async def _fetch(self, file: FileEntry, target: Path) -> None:
+            await super()._fetch(file, target)
+            reached.set()
+            await asyncio.Event().wait()
+
+    store = Slow(f"file://{tmp_path}/objects")
+    entry = await put(store, tmp_path)
+    work = asyncio.create_task(store.materialize([entry], tmp_path / "out"))
+    await asyncio.wait_for(reached.wait(), 5)
+    assert list(tmp_path.glob("out.part-*"))
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert not list(tmp_path.glob("out*"))
+
+
+async def test_a_directory_that_exists_is_left_alone(store: ObjectStore, tmp_path: Path) -> None:
+    entry = await put(store, tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").write_bytes(b"mine")
+    with pytest.raises(Unavailable):
+        await store.materialize([entry], tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+    assert not list(tmp_path.glob("out.part-*"))
+
+
+async def test_rivals_for_a_directory_do_not_disturb_each_other(store: ObjectStore, tmp_path: Path) -> None:
+    files = [await put(store, tmp_path, os.urandom(100_000), name=f"d/{i}") for i in range(20)]
+    results = await asyncio.gather(
+        *(store.materialize(files, tmp_path / "out") for _ in range(4)), return_exceptions=True
+    )
+    winners = [result for result in results if result == tmp_path / "out"]
+    assert len(winners) == 1
+    assert all(isinstance(result, Unavailable) for result in results if result not in winners)
+    for file in files:
+        assert hash_file(tmp_path / "out" / file.path) == (file.sha256, file.size)
+    assert not list(tmp_path.glob("out.part-*"))
+
+
+async def test_two_files_in_one_place_never_write_through_to_a_blob(local: ObjectStore, tmp_path: Path) -> None:
+    """Hard links share their bytes: opening a linked file for writing would destroy the stored blob."""
+    one, two = await put(local, tmp_path), await put(local, tmp_path, b"other")
+    with pytest.raises(Unavailable):
+        await local.materialize([one, two], tmp_path / "out")
+    assert await read(local, one.sha256) == SMALL
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    "url", ["", "objects", "/objects", "http://x/y", "file://relative/objects", "file://objects", "FILE:objects?"]
+)
+def test_an_unclear_url_is_refused(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidArgument, match="object store URL"):
+        ObjectStore(url)
+
+
+def test_hash_file_gives_hash_and_size(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(SMALL)
+    assert hash_file(path) == (hashlib.sha256(SMALL).hexdigest(), 5)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small disk needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("size", [300_000, 12 * CHUNK_BYTES], ids=["one-part", "many-parts"])
+async def test_a_full_disk_says_so_and_shows_nothing_half(tiny_disk: Path, tmp_path: Path, size: int) -> None:
+    store = ObjectStore(f"file://{tiny_disk}/objects")
+    kept = await put(store, tmp_path)
+    with pytest.raises(ResourceExhausted, match="no space left") as caught:
+        await put(store, tmp_path, os.urandom(size))
+    assert caught.value.reason == "DISK_FULL"
+    assert visible(tiny_disk) == [f"blobs/sha256/{kept.sha256}"]
+    assert await read(store, kept.sha256) == SMALL
+    # The store works on: what fits is stored.
+    await put(store, tmp_path, b"fits")
+
+
+async def test_materializing_onto_a_full_disk_leaves_nothing(tiny_disk: Path, tmp_path: Path) -> None:
+    store = ObjectStore(f"file://{tmp_path}/objects")
+    entry = await put(store, tmp_path, os.urandom(300_000))
+    with pytest.raises(ResourceExhausted):
+        await store.materialize([entry], tiny_disk / "out")
+    assert not list(tiny_disk.iterdir())
+
+
+async def test_another_file_system_gets_verified_copies(tiny_disk: Path, tmp_path: Path, blobs: Path) -> None:
+    store = ObjectStore(f"file://{tmp_path}/objects")
+    entry = await put(store, tmp_path)
+    out = await store.materialize([entry], tiny_disk / "out")
+    assert (out / "a").read_bytes() == SMALL
+    assert not (out / "a").samefile(blobs / entry.sha256)
+    (blobs / entry.sha256).write_bytes(b"jello")
+    with pytest.raises(DataLoss):
+        await store.materialize([entry], tiny_disk / "again")
+    assert [path.name for path in tiny_disk.iterdir()] == ["out"]
