@@ -1,8 +1,6 @@
 # Tuneloom for its developers. `make demo` and `make test` install what they need.
 SHELL := bash
 BIN := .venv/bin
-export PYTHONWARNINGS ?=
-UNIT ?= tests/unit
 
 .PHONY: help install install-engine demo up check format test test-unit protos base bench-gateway bench-merge clean
 
@@ -33,10 +31,11 @@ format: install ## Format the code
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
 test-unit: install ## The fast tests
-	@$(BIN)/pytest -q -n 2 $(UNIT)
+	@$(BIN)/pytest -q -n 2 -m "not worker" tests/unit
 
 test: install-engine ## Every test, with a real engine and a real training job
-	@$(BIN)/pytest -q -n 2 tests/unit
+	@$(BIN)/pytest -q -n 2 -m "not worker" tests/unit
+	@$(BIN)/pytest -q -m worker tests/unit
 	@$(BIN)/pytest -q tests/integration tests/e2e
 
 protos: install ## Generate protos/gen

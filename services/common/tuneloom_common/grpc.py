@@ -88,6 +88,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError, what: str) -> errors.TuneloomErr
     """The error the server raised, as far as its status tells."""
     if error.code() == grpc.StatusCode.UNAVAILABLE and not error.trailing_metadata():
         return errors.Unavailable(f"the {what} does not answer; is it running? Start it with 'tuneloom up'")
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return errors.Unavailable(f"the {what} did not answer in time; try again", reason="TIMEOUT")
     leaf = errors.BY_CODE.get(error.code().name, errors.TuneloomError)
     reason, field, metadata = None, "", {}
     status = rpc_status.from_call(error)  # type: ignore[arg-type]

@@ -98,6 +98,6 @@ def _translated() -> Iterator[None]:
         if type(error) is not TuneloomError:
             raise
         raise Unavailable(
-            f"the registry failed or took too long ({error.message[:200]}); its log has the cause",
+            f"the registry failed ({error.message[:200]}); its log has the cause",
             reason="REGISTRY_FAILED",
         ) from None

@@ -60,9 +60,10 @@ class Builder:
 
     async def _work(self) -> None:
         while True:
+            rings = self._builds.bell.rings
             build = await self._builds.claim()
             if build is None:
-                await self._builds.bell.wait(POLL_SECONDS)
+                await self._builds.bell.wait(POLL_SECONDS, since=rings)
                 continue
             await self.process(build)
 

@@ -191,12 +191,13 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
             sequence = await self._versions.last_sequence()
         await context.send_initial_metadata(())
         while True:
+            rings = self._versions.bell.rings
             events = await self._versions.events_after(sequence)
             for event in events:
                 sequence = event.sequence
                 yield mapping.to_event(event)
             if not events:
-                await self._versions.bell.wait(WATCH_POLL_SECONDS)
+                await self._versions.bell.wait(WATCH_POLL_SECONDS, since=rings)
 
     # Builds
 

@@ -19,7 +19,7 @@ class RegistrySettings(ServiceSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8021, ge=0, le=65535)
-    token: SecretStr | None = None
+    token: SecretStr | None = Field(default=None, min_length=1)
     database_url: str = "sqlite+aiosqlite:///.tuneloom/registry.db"
     objects_url: str
     work_dir: Path = Path(".tuneloom/registry")

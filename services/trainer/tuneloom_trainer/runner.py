@@ -77,9 +77,10 @@ class Runner:
 
     async def _work(self) -> None:
         while True:
+            rings = self._store.bell.rings
             job = await self._store.claim()
             if job is None:
-                await self._store.bell.wait(POLL_SECONDS)
+                await self._store.bell.wait(POLL_SECONDS, since=rings)
                 continue
             await self.process(job)
 

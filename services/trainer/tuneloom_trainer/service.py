@@ -131,6 +131,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     ) -> AsyncIterator[trainer_pb2.TrainingJobEvent]:
         job_id, sequence = _job_id(request.name), request.after_sequence
         while True:
+            rings = self._store.bell.rings
             ended = (await self._store.get(job_id)).state.final  # read before the events: none can follow
             events = await self._store.events_after(job_id, sequence)
             for event in events:
@@ -140,7 +141,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
                 continue
             if ended:
                 return
-            await self._store.bell.wait(WATCH_POLL_SECONDS)
+            await self._store.bell.wait(WATCH_POLL_SECONDS, since=rings)
 
     async def ListCheckpoints(  # noqa: N802
         self, request: trainer_pb2.ListCheckpointsRequest, context: Any

@@ -19,7 +19,7 @@ class TrainerSettings(ServiceSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8022, ge=0, le=65535)
-    token: SecretStr | None = None
+    token: SecretStr | None = Field(default=None, min_length=1)
     database_url: str = "sqlite+aiosqlite:///.tuneloom/trainer.db"
     objects_url: str
     registry_address: str = "127.0.0.1:8021"

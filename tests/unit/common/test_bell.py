@@ -41,3 +41,11 @@ async def test_who_stops_waiting_leaves_no_trace() -> None:
     await asyncio.sleep(0)
     bell.ring()
     await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_ring_while_looking_is_not_missed() -> None:
+    bell = Bell()
+    rings = bell.rings
+    bell.ring()
+    async with asyncio.timeout(1):
+        await bell.wait(60, since=rings)

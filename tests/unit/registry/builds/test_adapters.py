@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.unit.registry.builds.conftest import TARGETS, write_adapter, write_config, write_safetensors
+from tuneloom_registry.build.adapters import read_adapter
+from tuneloom_registry.build.failures import BuildFailed
+
+Q_PROJ, DOWN_PROJ = TARGETS
+PREFIX = f"base_model.model.{Q_PROJ}"
+
+
+def refused(directory: Path) -> BuildFailed:
+    with pytest.raises(BuildFailed) as caught:
+        read_adapter(directory)
+    return caught.value
+
+
+def test_an_adapter_says_what_it_updates(adapter: Path) -> None:
+    read = read_adapter(adapter)
+    assert set(read.updates) == {f"{Q_PROJ}.weight", f"{DOWN_PROJ}.weight"}
+    assert read.targets == ("down_proj", "q_proj")
+    update = read.updates[f"{DOWN_PROJ}.weight"]
+    assert (update.a.shape, update.b.shape, update.scale) == ((4, 12), (8, 4), 2.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "q_scale", "down_scale"),
+    [
+        ({"lora_alpha": 6}, 1.5, 1.5),
+        ({"use_rslora": True}, 8 / math.sqrt(4), 8 / math.sqrt(4)),
+        ({"rank_pattern": {"q_proj": 2}, "ranks": {Q_PROJ: 2}}, 4.0, 2.0),
+        ({"rank_pattern": {Q_PROJ: 2}, "ranks": {Q_PROJ: 2}}, 4.0, 2.0),
+        ({"rank_pattern": {".*self_attn.*": 2}, "ranks": {Q_PROJ: 2}}, 4.0, 2.0),
+        ({"alpha_pattern": {"down_proj": 16}}, 2.0, 4.0),
+        ({"alpha_pattern": {"roj": 16}}, 2.0, 2.0),  # a pattern matches whole parts of the name, as in PEFT
+        (
+            {"rank_pattern": {"q_proj": 2}, "ranks": {Q_PROJ: 2}, "alpha_pattern": {"q_proj": 4}, "use_rslora": True},
+            4 / math.sqrt(2),
+            4.0,
+        ),
+    ],
+)
+def test_scales_follow_rank_and_alpha(
+    tmp_path: Path, config: dict[str, Any], q_scale: float, down_scale: float
+) -> None:
+    updates = read_adapter(write_adapter(tmp_path / "a", **config)).updates
+    assert updates[f"{Q_PROJ}.weight"].scale == pytest.approx(q_scale)
+    assert updates[f"{DOWN_PROJ}.weight"].scale == pytest.approx(down_scale)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"use_dora": True},
+        {"bias": "all"},
+        {"bias": "lora_only"},
+        {"lora_bias": True},
+        {"modules_to_save": ["embed_tokens"]},
+        {"layer_replication": [[0, 1]]},
+        {"trainable_token_indices": [1]},
+        {"use_qalora": True},
+        {"alora_invocation_tokens": [1]},
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "olora"},
+        {"fan_in_fan_out": True},
+        {"peft_type": "IA3"},
+        {"use_bdlora": True},
+        {"kasa_config": {"k": 1}},
+        {"target_parameters": ["mlp.experts.gate_up_proj"]},
+    ],
+    ids=str,
+)
+def test_what_engines_do_not_serve_is_refused_by_name(tmp_path: Path, config: dict[str, Any]) -> None:
+    error = refused(write_adapter(tmp_path / "a", **config))
+    assert error.reason == "NOT_SERVABLE"
+    assert next(iter(config)) in str(error)
+
+
+@pytest.mark.parametrize("init", [True, False, "gaussian", None])
+def test_harmless_configurations_pass(tmp_path: Path, init: Any) -> None:
+    read_adapter(write_adapter(tmp_path / "a", init_lora_weights=init, bias="none", use_dora=False, modules_to_save=[]))
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {},
+        {f"{PREFIX}.lora_A.weight": (4, 8)},
+        {f"{PREFIX}.lora_B.weight": (8, 4)},
+        {f"{PREFIX}.lora_A.weight": (4, 8), f"{PREFIX}.lora_B.weight": (8, 3)},
+        {f"{PREFIX}.lora_A.weight": (3, 8), f"{PREFIX}.lora_B.weight": (8, 3)},
+        {f"{PREFIX}.lora_A.weight": (4,), f"{PREFIX}.lora_B.weight": (8, 4)},
+        {f"{PREFIX}.lora_A.weight": (4, 8), f"{PREFIX}.lora_B.weight": (8,)},
+        {f"{PREFIX}.lora_A.weight": (), f"{PREFIX}.lora_B.weight": ()},
+        {f"{PREFIX}.lora_A.weight": (4, 8, 1, 1), f"{PREFIX}.lora_B.weight": (8, 4, 1, 1)},
+        {f"{PREFIX}.lora_A.weight": (0, 8), f"{PREFIX}.lora_B.weight": (8, 0)},
+        {f"{PREFIX}.lora_A.weight": (4, 8), f"{PREFIX}.lora_B.weight": (8, 4), "base_model.model.x.weight": (8,)},
+        {f"{PREFIX}.lora_A.default.weight": (4, 8), f"{PREFIX}.lora_B.default.weight": (8, 4)},
+        {f"{Q_PROJ}.lora_A.weight": (4, 8), f"{Q_PROJ}.lora_B.weight": (8, 4)},
+        {f"{PREFIX}.lora_embedding_A": (4, 8), f"{PREFIX}.lora_embedding_B": (8, 4)},
+        {f"{PREFIX}.lora_magnitude_vector": (8,)},
+    ],
+    ids=lambda tensors: ",".join(f"{name[-22:]}{list(shape)}" for name, shape in tensors.items()) or "nothing",
+)
+def test_pairs_that_do_not_fit_are_refused(tmp_path: Path, tensors: dict[str, tuple[int, ...]]) -> None:
+    write_config(tmp_path)
+    write_safetensors(
+        tmp_path / "adapter_model.safetensors", {name: ("F32", np.ones(shape)) for name, shape in tensors.items()}
+    )
+    assert refused(tmp_path).reason == "ADAPTER_INVALID"
+
+
+def test_integers_are_no_weights(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    from safetensors.numpy import save_file
+
+    tensors = {
+        f"{PREFIX}.lora_A.weight": np.ones((4, 8), np.int16),
+        f"{PREFIX}.lora_B.weight": np.ones((8, 4), np.int16),
+    }
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    assert refused(tmp_path).reason == "ADAPTER_INVALID"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"r": 4}, {"lora_alpha": 8}, {"r": 4, "lora_alpha": None}, {"r": 4, "lora_alpha": "8"}, [], "x"],
+    ids=str,
+)
+def test_a_configuration_without_rank_or_alpha_is_refused(adapter: Path, config: Any) -> None:
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    assert refused(adapter).reason == "ADAPTER_INVALID"
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_missing_file_is_named(adapter: Path, name: str) -> None:
+    (adapter / name).unlink()
+    error = refused(adapter)
+    assert error.reason == "ADAPTER_INVALID"
+    assert name in str(error)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_damaged_file_is_an_input_error(adapter: Path, name: str) -> None:
+    (adapter / name).write_bytes(b"nonsense")
+    with pytest.raises(ValueError):
+        read_adapter(adapter)

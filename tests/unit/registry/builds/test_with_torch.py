@@ -1,0 +1,198 @@
+"""Against the real thing: transformers loads what we write, PEFT merges as we do, and the proof means something."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.unit.registry.builds.conftest import arrays, write_safetensors
+from tuneloom_registry.build.__main__ import main
+from tuneloom_registry.build.failures import BuildFailed
+from tuneloom_registry.build.merge import merge
+from tuneloom_registry.build.tensors import read_float32, read_header, read_model
+
+pytestmark = [
+    pytest.mark.worker,
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning"),
+]
+UNLIMITED = 1 << 40
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+)
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random bf16 Qwen2 of 20,000 weights with a tokenizer of bytes, in `base`, and a LoRA on it in `adapter`."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    directory = tmp_path_factory.mktemp("tiny")
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: i for i, letter in enumerate(["<end>", *letters])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<end>")
+    fast.chat_template = TEMPLATE
+    fast.save_pretrained(directory / "base")
+
+    torch.set_num_threads(1)  # threads cost such a small model more than they give
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=True, initializer_range=0.3, eos_token_id=0,
+    )  # fmt: skip
+    model: Any = Qwen2ForCausalLM(config).to(torch.bfloat16)
+    model.save_pretrained(directory / "base")
+    lora = LoraConfig(
+        r=4, lora_alpha=8, target_modules=LINEAR, rank_pattern={"q_proj": 2}, alpha_pattern={"up_proj": 16},
+        use_rslora=True, init_lora_weights=False, task_type="CAUSAL_LM",
+    )  # fmt: skip
+    get_peft_model(model, lora).save_pretrained(directory / "adapter")
+    return directory
+
+
+@pytest.fixture
+def merged(tiny: Path, tmp_path: Path) -> Path:
+    merge(tiny / "base", tiny / "adapter", tmp_path / "merged", max_shard_bytes=UNLIMITED)
+    return tmp_path / "merged"
+
+
+def load(directory: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16, local_files_only=True).eval()
+
+
+def altered(adapter: Path, out: Path, change: Any) -> Path:
+    """A copy of an adapter with every B matrix changed."""
+    out.mkdir()
+    (out / "adapter_config.json").write_bytes((adapter / "adapter_config.json").read_bytes())
+    tensors = {}
+    for name, tensor in read_header(adapter / "adapter_model.safetensors").items():
+        values = read_float32(tensor)
+        tensors[name] = ("F32", change(values) if ".lora_B." in name else values)
+    write_safetensors(out / "adapter_model.safetensors", tensors)
+    return out
+
+
+def prove(base: Path, adapter: Path, merged: Path, **more: Any) -> Any:
+    from tuneloom_registry.build.prove import prove as run
+
+    return run(
+        base,
+        adapter,
+        merged,
+        **{"prompts": ("Hello!", "你好"), "dtype": "float32", "min_greedy_agreement": 0.9, **more},
+    )
+
+
+def test_our_merge_is_pefts_merge_within_bf16_rounding(tiny: Path, merged: Path) -> None:
+    from peft import PeftModel
+
+    peer = PeftModel.from_pretrained(load(tiny / "base"), tiny / "adapter").merge_and_unload().state_dict()
+    base, ours = arrays(tiny / "base"), arrays(merged)
+    touched = 0
+    for name, got in ours.items():
+        wanted = peer[name].float().numpy()
+        allowed = np.maximum(np.abs(got), np.abs(wanted)) / 128 + np.abs(got - base[name]) / 256
+        assert (np.abs(got - wanted) <= allowed).all(), name
+        touched += not np.array_equal(got, base[name])
+    assert touched == 2 * len(LINEAR)
+
+
+def test_transformers_loads_the_shards(tiny: Path, merged: Path, tmp_path: Path) -> None:
+    import torch
+
+    merge(tiny / "base", tiny / "adapter", tmp_path / "sharded", max_shard_bytes=10_000)
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
+    whole, sharded = load(merged).state_dict(), load(tmp_path / "sharded").state_dict()
+    assert all(torch.equal(whole[name], sharded[name]) for name in whole)
+    stored = arrays(merged)
+    assert all(np.array_equal(whole[name].float().numpy(), stored[name]) for name in stored)
+
+
+def test_a_good_merge_is_proven(tiny: Path, merged: Path) -> None:
+    proof = prove(tiny / "base", tiny / "adapter", merged)
+    assert proof.greedy_agreement >= 0.9
+    assert proof.prompts == 2
+    assert proof.positions >= 2
+    assert proof.adapter_effect > 10 * proof.max_logit_diff
+    assert 0 <= proof.mean_kl < 0.1
+    assert proof.dtype == "float32"
+
+
+def test_a_tampered_merge_is_refused(tiny: Path, tmp_path: Path) -> None:
+    other = altered(tiny / "adapter", tmp_path / "other", lambda b: -b)
+    merge(tiny / "base", other, tmp_path / "tampered", max_shard_bytes=UNLIMITED)
+    with pytest.raises(BuildFailed, match="agrees with the adapter on") as caught:
+        prove(tiny / "base", tiny / "adapter", tmp_path / "tampered")
+    assert caught.value.reason == "PROOF_FAILED"
+
+
+def test_the_base_passed_off_as_the_merge_is_refused(tiny: Path) -> None:
+    with pytest.raises(BuildFailed) as caught:
+        prove(tiny / "base", tiny / "adapter", tiny / "base")
+    assert caught.value.reason == "PROOF_FAILED"
+
+
+@pytest.mark.parametrize("min_greedy_agreement", [0.0, 0.99])
+def test_a_merge_that_computes_nothing_is_refused(tiny: Path, merged: Path, min_greedy_agreement: float) -> None:
+    """NaN compares false with everything: it must not slip through, whatever agreement is asked for."""
+    tensors = read_model(merged)
+    norm = tensors["model.norm.weight"]
+    data = bytearray(norm.file.read_bytes())
+    data[norm.start : norm.start + norm.size] = b"\xc0\x7f" * (norm.size // 2)
+    norm.file.write_bytes(data)
+    with pytest.raises(BuildFailed) as caught:
+        prove(tiny / "base", tiny / "adapter", merged, min_greedy_agreement=min_greedy_agreement)
+    assert caught.value.reason == "PROOF_FAILED"
+
+
+def test_an_adapter_without_effect_proves_nothing(tiny: Path, tmp_path: Path) -> None:
+    zero = altered(tiny / "adapter", tmp_path / "zero", lambda b: b * 0)
+    merge(tiny / "base", zero, tmp_path / "merged", max_shard_bytes=UNLIMITED)
+    with pytest.raises(BuildFailed) as caught:
+        prove(tiny / "base", zero, tmp_path / "merged")
+    assert caught.value.reason == "NO_EFFECT"
+
+
+def run_build(directory: Path, tiny: Path, adapter: Path) -> dict[str, Any]:
+    (directory / "base").symlink_to(tiny / "base")
+    (directory / "source").symlink_to(adapter)
+    spec = {
+        "action": "merge",
+        "base_name": "tiny--0123456789ab",
+        "max_shard_size_bytes": UNLIMITED,
+        "proof_prompts": ["Hello!", "Hello!"],
+        "min_greedy_agreement": 0.8,
+        "proof_dtype": "float32",
+    }
+    (directory / "build.json").write_text(json.dumps(spec))
+    main(directory)
+    result: dict[str, Any] = json.loads((directory / "result.json").read_text())
+    return result
+
+
+def test_the_build_process_leaves_a_proven_model(tiny: Path, tmp_path: Path) -> None:
+    result = run_build(tmp_path, tiny, tiny / "adapter")
+    assert (result["ok"], result["kind"]) == (True, "merged")
+    assert result["lora"] == {"r": 4, "alpha": 8, "targets": sorted(LINEAR), "rslora": True}
+    assert result["proof"]["prompts"] == 8  # the built-in ones; what is asked for twice is asked once
+    assert (tmp_path / "out/tokenizer.json").read_bytes() == (tiny / "base/tokenizer.json").read_bytes()
+    assert not (tmp_path / "result.json.part").exists()
+
+
+def test_the_build_process_says_why_it_refuses(tiny: Path, tmp_path: Path) -> None:
+    zero = altered(tiny / "adapter", tmp_path / "zero", lambda b: b * 0)
+    result = run_build(tmp_path, tiny, zero)
+    assert (result["ok"], result["reason"]) == (False, "NO_EFFECT")
