@@ -117,6 +117,7 @@ async def fine_tune(questions: list[Question]) -> bool:
         first_answer = asyncio.create_task(time_to_first_answer(services, client, job.name))
         job = await follow(services, job.name)
         if job.state != jobs_pb2.JOB_STATE_SUCCEEDED:
+            first_answer.cancel()
             raise SystemExit(f"the job ended without a result: {job.error}")
         seconds = await first_answer
         adapter, merged = public_name(job.result_version), public_name(job.merged_version)
@@ -156,7 +157,7 @@ async def time_to_first_answer(services: Services, client: AsyncOpenAI, job: str
         if current.result_version:
             await complete(client, public_name(current.result_version), "Who are you?")
             return time.time() - last_step
-    raise SystemExit(f"{job} ended without an adapter")
+    raise RuntimeError(f"{job} ended without an adapter")
 
 
 async def ask(client: AsyncOpenAI, model: str, questions: list[Question]) -> list[Answer]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tuneloom_common.errors import InvalidArgument
 
+CHOICES = {"method": ("lora", "full"), "quantization": ("none", "nf4")}
+
 if TYPE_CHECKING:
     from tuneloom.trainer.v1.jobs_pb2 import TrainingSpec
 
@@ -34,7 +36,8 @@ def parse_overrides(settings: Iterable[str], sample_prompts: Iterable[str] = ())
         try:
             ParseDict(value, spec)
         except ParseError as error:
-            raise InvalidArgument(f"--set {setting}: {str(error).splitlines()[0]}") from None
+            choices = f"; choose one of {', '.join(CHOICES[path])}" if path in CHOICES else ""
+            raise InvalidArgument(f"--set {setting}: {text!r} is not a value for {path}{choices}") from error
     return spec
 
 
@@ -52,7 +55,7 @@ def option_names() -> list[str]:
 
 
 def _value(path: str, text: str) -> Any:
-    if path in ("method", "quantization"):
+    if path in CHOICES:
         return f"{path}_{text}".upper()
     if path.endswith("target_modules"):
         return [part for part in text.split(",") if part]

@@ -12,10 +12,13 @@ from urllib.parse import urlparse
 
 from tuneloom_cli.home import Connection, Home
 
+# Where services meet: all of them and the connection file must agree.
+FIXED = frozenset({"HOST", "PORT", "TOKEN", "REGISTRY_TOKEN", "REGISTRY_ADDRESS", "ENGINE_HOST_URL", "API_KEY_SHA256S"})
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service process. `setting` names the variable that moves it to another port."""
+    """One service process. `setting` names the option of `up` that moves it to another port."""
 
     name: str
     module: str
@@ -32,7 +35,7 @@ class Service:
 
 
 def local_services(home: Home, connection: Connection) -> list[Service]:
-    """Everything `up` starts, in start order. What the user set in the environment wins."""
+    """Everything `up` starts, in start order. What the user set in the environment wins, but for `FIXED`."""
     registry, trainer = connection.registry, connection.trainer
     token, objects = connection.service_token, home.objects_url
     shared = {"OBJECTS_URL": objects, "REGISTRY_ADDRESS": registry, "REGISTRY_TOKEN": token}
@@ -70,7 +73,9 @@ def _service(home: Home, name: str, address: str, **settings: str) -> Service:
     values = {"HOST": "127.0.0.1", "PORT": str(port), **settings}
     if name in ("registry", "trainer"):
         values["DATABASE_URL"] = f"sqlite+aiosqlite:///{home.path}/{name}.db"
-    environment = {prefix + key: value for key, value in values.items() if prefix + key not in os.environ}
+    environment = {
+        prefix + key: value for key, value in values.items() if key in FIXED or prefix + key not in os.environ
+    }
     return Service(name, f"tuneloom_{name}", port, environment)
 
 

@@ -118,8 +118,14 @@ def _detach(home: Home, *, already_running: bool) -> None:
         if process is not None and process.poll() is not None:
             said = last_lines(log, 8) or "the services did not start"
             raise FailedPrecondition(said.partition("error: ")[2] or said)
+        if process is None and running_pid(home) is None:
+            raise FailedPrecondition(f"what was starting in {home.path} is gone; {log} and its neighbours say why")
         time.sleep(0.1)
-    out.print(f"running in {home.path}; 'tuneloom down' stops it, logs are in {home.logs}")
+    state = "was running already, as it was started," if already_running else "running"
+    out.print(
+        f"{state} in {home.path}, gateway {home.connection().gateway}/v1; "
+        f"'tuneloom down' stops it, logs are in {home.logs}"
+    )
 
 
 async def _supervise(home: Home, connection: Connection, base: Path, base_name: str) -> None:
@@ -168,7 +174,15 @@ def check_ports(services: list[Service]) -> None:
 
     from tuneloom_common.errors import FailedPrecondition
 
+    taken: dict[int, str] = {}
     for service in services:
+        if other := taken.get(service.port):
+            raise FailedPrecondition(
+                f"port {service.port} is wanted by the {other} and the {service.name}; give one another port with "
+                f"{service.setting} PORT",
+                reason="PORT_IN_USE",
+            )
+        taken[service.port] = service.name
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

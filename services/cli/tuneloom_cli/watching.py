@@ -88,7 +88,10 @@ def _conclude(job: jobs_pb2.TrainingJob) -> None:
     if job.state == jobs_pb2.JOB_STATE_SUCCEEDED:
         model = job.output_model.partition("/")[2]
         out.print(f"[green]✓[/] {job.result_version}" + (f", {job.merged_version}" if job.merged_version else ""))
-        out.print(f"Next: [bold]tuneloom chat {model}:{job.result_version.rpartition('/')[2]}[/]")
+        number = job.result_version.rpartition("/")[2]
+        out.print(f"Next: [bold]tuneloom chat {model}:{number}[/]")
+        if number != "1":
+            out.print(f"{model} alone still means its default; [bold]tuneloom models alias {model} default {number}[/]")
     elif job.state == jobs_pb2.JOB_STATE_FAILED:
         out.print(f"[red]✗ {job.error_reason}[/]: {escape(job.error)}")
     else:

@@ -62,6 +62,7 @@ class ObjectStore:
             return
         try:
             await obstore.put_async(self._store, _blob(sha256), path)
+            await self._settle(_blob(sha256))
         except (BaseError, OSError) as error:
             raise self._translate(error) from error
 
@@ -105,6 +106,7 @@ class ObjectStore:
             await obstore.put_async(
                 self._store, _manifest(digest), manifest.canonical(), mode="create", use_multipart=False
             )
+            await self._settle(_manifest(digest))
         except AlreadyExistsError:
             pass
         except (BaseError, OSError) as error:
@@ -155,6 +157,13 @@ class ObjectStore:
     def _damaged(self, sha256: str) -> DataLoss:
         return DataLoss(f"blob {sha256} is damaged in {self.url}; delete {_blob(sha256)} there and upload it again")
 
+    async def _settle(self, name: str) -> None:
+        # A local store renames without syncing; what was acknowledged must outlive a power cut.
+        if self._root is not None:
+            path = self._root / name
+            await asyncio.to_thread(sync, path)
+            await asyncio.to_thread(sync, path.parent)
+
     def _translate(self, error: Exception) -> Exception:
         if isinstance(error, TuneloomError):
             return error
@@ -165,6 +174,15 @@ class ObjectStore:
                 reason="DISK_FULL",
             )
         return Unavailable(f"object store {self.url} failed: {text.splitlines()[0][:200]}")
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's content, or a directory's entries, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def hash_file(path: Path) -> tuple[str, int]:

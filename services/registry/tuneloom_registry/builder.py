@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from tuneloom_common import children
 from tuneloom_common.errors import NotFound, TuneloomError
@@ -61,11 +62,13 @@ class Builder:
     async def _work(self) -> None:
         while True:
             rings = self._builds.bell.rings
-            build = await self._builds.claim()
-            if build is None:
-                await self._builds.bell.wait(POLL_SECONDS, since=rings)
-                continue
-            await self.process(build)
+            try:
+                if build := await self._builds.claim():
+                    await self.process(build)
+                    continue
+            except SQLAlchemyError:  # a full or busy disk: the lease runs out and the build is claimed again
+                log.exception("the database failed; trying again")
+            await self._builds.bell.wait(POLL_SECONDS, since=rings)
 
     async def process(self, build: Build) -> None:
         """Carries one claimed build to its end. Never raises for a build's own failure."""

@@ -53,7 +53,7 @@ class Publisher:
             job=job,
             target_model=collection_of(job),
             aliases=[str(step), "default"],
-            request_id=f"{job.id}-{checkpoint}-live",
+            request_id=f"{job.id}-{checkpoint}-{job.lease_epoch}-live",
         )
 
     async def result(self, job: Job, checkpoint: str) -> str:
@@ -64,7 +64,7 @@ class Publisher:
             job=job,
             target_model=job.output_model,
             aliases=[],
-            request_id=f"{job.id}-{checkpoint}-result",
+            request_id=f"{job.id}-{checkpoint}-{job.lease_epoch}-result",
         )
 
     async def merged(self, job: Job, adapter: str) -> str:
@@ -75,7 +75,7 @@ class Publisher:
             job=job,
             target_model=job.output_model,
             aliases=["merged"],
-            request_id=f"{job.id}-{adapter}-merged",
+            request_id=f"{job.id}-{adapter}-{job.lease_epoch}-merged",
         )
 
 

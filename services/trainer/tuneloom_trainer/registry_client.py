@@ -38,6 +38,14 @@ class RegistryClient:
             )
         return Artifact(version.name, version.digest), Manifest.parse(version.manifest_json)
 
+    async def manifest_of(self, version: str) -> Manifest:
+        """The manifest of a version that is known to exist."""
+
+        async def resolve() -> Manifest:
+            return (await self.resolve(version))[1]
+
+        return await _patiently(resolve)
+
     async def ensure_model(self, model: str, *, training_job: str = "") -> None:
         """Creates the model ("models/{id}") unless it is there."""
 

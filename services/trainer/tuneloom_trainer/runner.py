@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from tuneloom_common import children
-from tuneloom_common.errors import TuneloomError
+from tuneloom_common.errors import TuneloomError, Unavailable
 from tuneloom_trainer import mapping
 from tuneloom_trainer.events import EventTail
 from tuneloom_trainer.jobs import Job, JobEvent, JobState
@@ -78,11 +79,13 @@ class Runner:
     async def _work(self) -> None:
         while True:
             rings = self._store.bell.rings
-            job = await self._store.claim()
-            if job is None:
-                await self._store.bell.wait(POLL_SECONDS, since=rings)
-                continue
-            await self.process(job)
+            try:
+                if job := await self._store.claim():
+                    await self.process(job)
+                    continue
+            except SQLAlchemyError:  # a full or busy disk: the lease runs out and the job is claimed again
+                log.exception("the database failed; trying again")
+            await self._store.bell.wait(POLL_SECONDS, since=rings)
 
     async def process(self, job: Job) -> None:
         """Carries one claimed job as far as this attempt gets. Never raises for a job's own failure."""
@@ -97,6 +100,11 @@ class Runner:
                 await self._attempt(job)
         except LeaseLost:
             log.warning("the lease is lost, dropping the work", job=job.id, epoch=job.lease_epoch)
+        except Unavailable as error:  # the same work may succeed later
+            log.warning(f"{job.name} goes back into the queue: {error}", job=job.id)
+            await asyncio.sleep(POLL_SECONDS)
+            with suppress(LeaseLost):
+                await self._store.finish(job, JobState.QUEUED, error=error.message)
         except TuneloomError as error:
             await self._fail(job, error.reason, error.message)
         except OSError as error:
@@ -266,5 +274,4 @@ class Runner:
         newest = await self._store.list_checkpoints(job.id, before=0, limit=1)
         if not newest:
             return None
-        _, manifest = await self._registry.resolve(newest[0].version)
-        return newest[0].step, manifest
+        return newest[0].step, await self._registry.manifest_of(newest[0].version)

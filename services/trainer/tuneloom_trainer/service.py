@@ -11,7 +11,7 @@ from tuneloom_common.errors import InvalidArgument, NotFound
 from tuneloom_common.ids import parse_name
 from tuneloom_common.paging import decode_number, encode_token, page_limit
 from tuneloom_trainer import mapping
-from tuneloom_trainer.registry_client import RegistryClient
+from tuneloom_trainer.registry_client import RegistryClient, parent_of
 from tuneloom_trainer.specs import Recipe, resolve
 from tuneloom_trainer.store import JobStore
 
@@ -53,6 +53,11 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         (base, base_manifest), (dataset, data_manifest) = await asyncio.gather(
             self._resolve("base_model", wanted.base_model), self._resolve("dataset", wanted.dataset)
         )
+        if output_model == parent_of(base.name):
+            raise InvalidArgument(
+                f"output_model: {output_model} is the base itself; give the result a name of its own",
+                field="output_model",
+            )
         if base_manifest.kind not in TRAINABLE_KINDS:
             raise InvalidArgument(
                 f"base_model: {wanted.base_model} is a {base_manifest.kind}; train on a base or a merged model",

@@ -180,3 +180,18 @@ def test_help_needs_no_heavy_module() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == 0, done.stderr[-500:]
+
+
+def test_two_services_cannot_have_one_port(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    with pytest.raises(FailedPrecondition, match="wanted by the engine and the gateway"):
+        check_ports(
+            local_services(home, home.prepare(Ports(gateway=18999, engine_host=18999, registry=18998, trainer=18997)))
+        )
+
+
+def test_an_exported_port_does_not_split_the_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNELOOM_TRAINER_PORT", "1")
+    home = Home(tmp_path / "home")
+    services = {service.name: service for service in local_services(home, home.prepare(Ports()))}
+    assert services["trainer"].environment["TUNELOOM_TRAINER_PORT"] == "8022"

@@ -76,7 +76,7 @@ def prove(
 
 
 def _load(directory: Path, dtype: str) -> Any:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     model: Any = AutoModelForCausalLM.from_pretrained(
         directory,
@@ -86,6 +86,7 @@ def _load(directory: Path, dtype: str) -> Any:
         trust_remote_code=False,
         device_map={"": "cuda" if torch.cuda.is_available() else "cpu"},
     )
+    model.generation_config = GenerationConfig()  # the base's own may penalise repetition: that is not greedy
     return model.eval()
 
 

@@ -8,7 +8,6 @@ Data order and dropout are functions of (seed, step), so no generator state need
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from tuneloom_common.objects import hash_file
+from tuneloom_common.objects import hash_file, sync
 
 RECORD_FILE = "checkpoint.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -56,10 +55,11 @@ def save(
     body = {**record, "step": step, "files": hashes}
     (staging / RECORD_FILE).write_text(json.dumps(body, indent=1, sort_keys=True))
     for path in staging.iterdir():
-        _sync(path)
+        sync(path)
+    sync(staging)
     shutil.rmtree(target, ignore_errors=True)
     staging.rename(target)
-    _sync(directory)
+    sync(directory)
     return target
 
 
@@ -104,11 +104,3 @@ def _verified_record(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     return record if whole else None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -147,6 +147,12 @@ def _require_trainable(examples: Sequence[Example], max_length: int) -> None:
             f"{len(untrained)} rows have no answer left within max_length={max_length} tokens, the first is row "
             f"{untrained[0]}; raise spec.max_length or shorten them",
         )
+    if not any(example.stops for example in examples):
+        raise WorkerFailed(
+            "STOP_TOKEN",
+            f"every answer is cut before its stop token at max_length={max_length}, so the model would never learn to "
+            "stop; raise spec.max_length or shorten the rows",
+        )
     unstopped = [example.row for example in examples if not example.stop_token_trained]
     if unstopped:
         raise WorkerFailed(

@@ -21,10 +21,9 @@ class Hardware:
 
     @classmethod
     def detect(cls, wanted: str) -> Hardware:
-        """bf16 on GPUs that have it; fp32 on CPUs, where 4-bit kernels are 20 times slower in bf16."""
+        """bf16 on GPUs (older ones emulate it); fp32 on CPUs, where 4-bit kernels are 20 times slower in bf16."""
         if wanted != "cpu" and torch.cuda.is_available():
-            bf16 = torch.cuda.is_bf16_supported()
-            return cls(torch.device("cuda"), torch.bfloat16 if bf16 else torch.float16)
+            return cls(torch.device("cuda"), torch.bfloat16)
         if wanted == "cuda":
             raise WorkerFailed("NO_GPU", "device cuda was asked for and there is no GPU; use device auto or cpu")
         return cls(torch.device("cpu"), torch.float32)

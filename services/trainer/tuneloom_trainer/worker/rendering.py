@@ -19,13 +19,17 @@ from tuneloom_trainer.worker.protocol import WorkerFailed
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One rendered row. `tokens` and `trained` have equal length."""
+    """One rendered row. `tokens` and `trained` have equal length.
+
+    `stop_token_trained` is about the template; `stops` counts the stop tokens that are left after cutting.
+    """
 
     row: int
     tokens: list[int]
     trained: list[bool]
     truncated: bool
     stop_token_trained: bool
+    stops: int = 1
 
 
 def render(conversation: Conversation, tokenizer: Any, *, stop_tokens: Sequence[str], max_length: int) -> Example:
@@ -35,12 +39,14 @@ def render(conversation: Conversation, tokenizer: Any, *, stop_tokens: Sequence[
     tokens = list(encoded["input_ids"])
     trained = _mask(encoded["offset_mapping"], spans)
     truncated = len(tokens) > max_length
+    kept_end = encoded["offset_mapping"][:max_length][-1][1] if tokens else 0
     return Example(
         row=conversation.row,
         tokens=tokens[:max_length],
         trained=trained[:max_length],
         truncated=truncated,
         stop_token_trained=stopped,
+        stops=sum(end <= kept_end for _, end in spans),
     )
 
 

@@ -32,6 +32,7 @@ from tuneloom_trainer.worker.protocol import (
 from tuneloom_trainer.worker.sampling import sample_chats
 
 ADAM_BETAS = (0.9, 0.999)
+FEW_STEPS = 20
 
 
 def train(spec: WorkerSpec, run_dir: Path, events: EventLog, should_stop: Callable[[], bool]) -> int:
@@ -70,7 +71,7 @@ def train(spec: WorkerSpec, run_dir: Path, events: EventLog, should_stop: Callab
             path = checkpoint.path.relative_to(run_dir).as_posix()
             events.emit("checkpoint", step=done, loss=checkpoint.record["loss"], path=path, last=True)
 
-    def save(step: int, loss: float) -> None:
+    def save(step: int, loss: float, *, stopping: bool) -> None:
         path = checkpoints.save(
             directory,
             step=step,
@@ -87,9 +88,16 @@ def train(spec: WorkerSpec, run_dir: Path, events: EventLog, should_stop: Callab
         )
         relative = path.relative_to(run_dir).as_posix()
         events.emit("checkpoint", step=step, loss=loss, path=relative, last=step == total_steps)
-        for prompt, answer in sample_chats(model, tokenizer, training.sample_prompts):
+        prompts = () if stopping else training.sample_prompts  # a stop has little time
+        for prompt, answer in sample_chats(model, tokenizer, prompts):
             events.emit("sample_chat", step=step, prompt=prompt, answer=answer)
 
+    if done == 0 and total_steps < FEW_STEPS:
+        events.emit(
+            "note",
+            text=f"only {total_steps} optimizer steps: {report.rows} rows fit into {report.sequences} sequences of "
+            f"{training.max_length} tokens; the model will hardly change, raise num_epochs or set max_steps",
+        )
     events.emit("training", step=done, total_steps=total_steps, device=str(hardware.device))
     meter = Meter(total_steps, done)
     micro_batches = _micro_batches(dataset, training, first_step=done)
@@ -113,7 +121,7 @@ def train(spec: WorkerSpec, run_dir: Path, events: EventLog, should_stop: Callab
         stopping = should_stop() and step < total_steps
         due = training.save_steps and step % training.save_steps == 0
         if due or stopping or step == total_steps:
-            save(step, loss)
+            save(step, loss, stopping=stopping)
         if stopping:
             events.emit("note", text=f"stopped on request, saved at step {step}")
             return EXIT_STOPPED

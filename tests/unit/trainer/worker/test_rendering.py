@@ -145,3 +145,10 @@ def test_tools_and_calls_reach_the_template(tokenizer: Any) -> None:
 
     assert trained_parts(tokenizer, example) == ['{"a": 1}<|im_end|>']
     assert tokenizer.decode(example.tokens).startswith('[{"function": {"name": "add"}}]')
+
+
+def test_stop_tokens_are_counted_after_cutting(tokenizer: Any) -> None:
+    messages = (USER, answer("a rather long answer"))
+    whole = rendered(tokenizer, *messages)
+    cut = rendered(tokenizer, *messages, max_length=len(whole.tokens) - 4)
+    assert (whole.stops, cut.stops) == (1, 0)
