@@ -7,6 +7,7 @@ import importlib.resources
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -42,6 +43,11 @@ def whole(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[
             raise
 
     return run
+
+
+def utc(value: datetime) -> datetime:
+    """A stored time with its zone, which SQLite does not keep."""
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 async def open_database(url: str, *, migrations: str) -> AsyncEngine:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +21,7 @@ from grpc_status import rpc_status
 from tuneloom_common import errors, logging
 
 MAX_MESSAGE_BYTES = 16 << 20
+SHUTDOWN_GRACE_SECONDS = 3
 MAX_ERROR_BYTES = 1200
 OPEN_METHODS = ("/grpc.health.v1.Health/",)
 OPTIONS = [
@@ -50,6 +53,29 @@ async def build_server(
     for name in ("", *names):
         await checker.set(name, health_pb2.HealthCheckResponse.SERVING)
     return server
+
+
+def stop_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set, from now on; ask for it before the start so that no signal is lost."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def run_until(stop: asyncio.Event, server: grpc.aio.Server, work: Coroutine[Any, Any, None]) -> None:
+    """Runs a started server's background work until the event, then cancels it and closes the server.
+
+    Work that ends by itself has failed: its error is raised.
+    """
+    working = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if working.done():
+        working.result()
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    await server.stop(SHUTDOWN_GRACE_SECONDS)
 
 
 def bind(server: grpc.aio.Server, address: str, *, setting: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +14,7 @@ from tuneloom.registry.v1 import registry_pb2_grpc
 from tuneloom_common import logging
 from tuneloom_common.database import open_database
 from tuneloom_common.errors import TuneloomError
-from tuneloom_common.grpc import bind, build_server
+from tuneloom_common.grpc import bind, build_server, run_until, stop_signals
 from tuneloom_common.objects import ObjectStore
 from tuneloom_common.settings import load
 from tuneloom_registry.build_store import BuildStore
@@ -25,7 +24,6 @@ from tuneloom_registry.settings import RegistrySettings
 from tuneloom_registry.store import VersionStore
 
 SERVICE_NAME = "tuneloom.registry.v1.RegistryService"
-SHUTDOWN_GRACE_SECONDS = 3
 log = structlog.get_logger()
 
 
@@ -77,21 +75,12 @@ async def build(settings: RegistrySettings, stack: AsyncExitStack) -> RegistryAp
 
 async def serve(settings: RegistrySettings) -> None:
     """Runs until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_signals()
     async with AsyncExitStack() as stack:
         app = await build(settings, stack)
         await app.server.start()
         log.info(f"registry listens on {settings.host}:{app.port}, objects in {settings.objects_url}")
-        building = asyncio.create_task(app.builder.run())
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({building, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if building.done():
-            building.result()
-        building.cancel()
-        await asyncio.gather(building, return_exceptions=True)
-        await app.server.stop(SHUTDOWN_GRACE_SECONDS)
+        await run_until(stop, app.server, app.builder.run())
 
 
 def main() -> None:

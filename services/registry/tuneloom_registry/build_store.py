@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tuneloom_common.bell import Bell
-from tuneloom_common.database import whole
+from tuneloom_common.database import utc, whole
 from tuneloom_common.errors import NotFound
 from tuneloom_common.ids import new_id
 from tuneloom_common.manifests import Manifest
@@ -203,10 +203,6 @@ def _to_build(row: Any) -> Build:
         progress=row.progress,
         result_version=row.result_version,
         lease_epoch=row.lease_epoch,
-        create_time=_utc(row.create_time),
-        end_time=_utc(row.end_time) if row.end_time else None,
+        create_time=utc(row.create_time),
+        end_time=utc(row.end_time) if row.end_time else None,
     )
-
-
-def _utc(value: datetime) -> datetime:
-    return value if value.tzinfo else value.replace(tzinfo=UTC)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tuneloom_common.bell import Bell
-from tuneloom_common.database import whole
+from tuneloom_common.database import utc, whole
 from tuneloom_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from tuneloom_common.ids import VersionName
 from tuneloom_common.manifests import Manifest
@@ -194,7 +194,7 @@ class VersionStore:
             moved = await _alias_row(db, parent, alias)
         self.bell.ring()
         assert moved is not None  # noqa: S101 - just written in this transaction
-        return Alias(parent=parent, alias=alias, version=moved.version, update_time=_utc(moved.update_time))
+        return Alias(parent=parent, alias=alias, version=moved.version, update_time=utc(moved.update_time))
 
     @whole
     async def events_after(self, sequence: int, *, limit: int = 200) -> list[ModelEvent]:
@@ -259,7 +259,7 @@ async def _collection(db: AsyncConnection, row: Any) -> Collection:
     newest = sa.select(sa.func.coalesce(sa.func.max(versions.c.number), 0)).where(versions.c.parent == row.name)
     return Collection(
         name=row.name,
-        create_time=_utc(row.create_time),
+        create_time=utc(row.create_time),
         training_job=row.training_job,
         latest_version=(await db.execute(newest)).scalar_one(),
         aliases=await _aliases_of(db, row.name),
@@ -290,10 +290,6 @@ def _to_version(row: Any, pointed: dict[str, int]) -> Version:
         name=VersionName(collection, collection_id, row.number),
         digest=row.digest,
         manifest=Manifest.parse(row.manifest_json),
-        create_time=_utc(row.create_time),
+        create_time=utc(row.create_time),
     )
     return replace(version, aliases=tuple(sorted(a for a, number in pointed.items() if number == row.number)))
-
-
-def _utc(value: datetime) -> datetime:
-    return value if value.tzinfo else value.replace(tzinfo=UTC)

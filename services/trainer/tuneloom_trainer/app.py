@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +16,7 @@ from tuneloom.trainer.v1 import trainer_pb2_grpc
 from tuneloom_common import logging
 from tuneloom_common.database import open_database
 from tuneloom_common.errors import TuneloomError
-from tuneloom_common.grpc import bind, build_server, open_channel
+from tuneloom_common.grpc import bind, build_server, open_channel, run_until, stop_signals
 from tuneloom_common.objects import ObjectStore
 from tuneloom_common.settings import load
 from tuneloom_trainer.launcher import Launcher
@@ -30,7 +29,6 @@ from tuneloom_trainer.specs import load_recipes
 from tuneloom_trainer.store import JobStore
 
 SERVICE_NAME = "tuneloom.trainer.v1.TrainerService"
-SHUTDOWN_GRACE_SECONDS = 3
 log = structlog.get_logger()
 
 
@@ -88,21 +86,12 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
 
 async def serve(settings: TrainerSettings) -> None:
     """Runs until SIGTERM or SIGINT, then lets the workers save."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_signals()
     async with AsyncExitStack() as stack:
         app = await build(settings, stack)
         await app.server.start()
         log.info(f"trainer listens on {settings.host}:{app.port}, {settings.slots} job at a time")
-        running = asyncio.create_task(app.runner.run())
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            running.result()
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await app.server.stop(SHUTDOWN_GRACE_SECONDS)
+        await run_until(stop, app.server, app.runner.run())
 
 
 def _plain(secret: SecretStr | None) -> str | None:

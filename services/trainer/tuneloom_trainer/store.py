@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tuneloom_common.bell import Bell
-from tuneloom_common.database import whole
+from tuneloom_common.database import utc, whole
 from tuneloom_common.errors import FailedPrecondition, NotFound
 from tuneloom_common.ids import new_id
 from tuneloom_trainer.jobs import LEASED, MOVES, Artifact, Checkpoint, Job, JobEvent, JobState
@@ -113,7 +113,7 @@ class JobStore:
         )
         async with self.engine.begin() as db:
             return [
-                JobEvent(row.sequence, _utc(row.create_time), row.kind, row.body)
+                JobEvent(row.sequence, utc(row.create_time), row.kind, row.body)
                 for row in (await db.execute(query)).all()
             ]
 
@@ -126,7 +126,7 @@ class JobStore:
         async with self.engine.begin() as db:
             await _get(db, job_id)
             rows = (await db.execute(query.order_by(checkpoints.c.step.desc()).limit(limit))).all()
-        return [Checkpoint(row.job_id, row.step, row.version, row.loss, _utc(row.create_time)) for row in rows]
+        return [Checkpoint(row.job_id, row.step, row.version, row.loss, utc(row.create_time)) for row in rows]
 
     @whole
     async def request_cancel(self, job_id: str) -> Job:
@@ -345,11 +345,7 @@ def _to_job(row: Any) -> Job:
         lease_epoch=row.lease_epoch,
         crash_count=row.crash_count,
         worker_sequence=row.worker_sequence,
-        create_time=_utc(row.create_time),
-        update_time=_utc(row.update_time),
-        end_time=_utc(row.end_time) if row.end_time else None,
+        create_time=utc(row.create_time),
+        update_time=utc(row.update_time),
+        end_time=utc(row.end_time) if row.end_time else None,
     )
-
-
-def _utc(value: datetime) -> datetime:
-    return value if value.tzinfo else value.replace(tzinfo=UTC)
