@@ -22,16 +22,9 @@ from tuneloom.registry.v1.registry_pb2_grpc import (
 )
 from tuneloom_common.errors import InvalidArgument, NotFound, Unavailable
 from tuneloom_common.grpc import bind, build_server
-from tuneloom_common.ids import engine_name
+from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import BaseRef, FileEntry, Manifest
-
-KINDS = {
-    "dataset": versions.ARTIFACT_KIND_DATASET,
-    "base": versions.ARTIFACT_KIND_BASE,
-    "adapter": versions.ARTIFACT_KIND_ADAPTER,
-    "merged": versions.ARTIFACT_KIND_MERGED,
-    "checkpoint": versions.ARTIFACT_KIND_CHECKPOINT,
-}
+from tuneloom_common.names import EngineName
 
 
 class FakeRegistry:
@@ -53,16 +46,16 @@ class FakeRegistry:
         numbered = self.versions.setdefault(model, [])
         number = len(numbered) + 1
         manifest = Manifest(
-            kind=kind,  # type: ignore[arg-type]
+            kind=Kind(kind),
             files=(FileEntry(path=f"{model}-{number}", size=1, sha256="0" * 64),),
             base=BaseRef(model=base.name.split("/")[1], digest=base.digest) if base else None,
         )
         version = versions.Version(
             name=f"models/{model}/versions/{number}",
             digest=manifest.digest,
-            kind=KINDS[kind],
+            kind=versions.ArtifactKind.Value(f"ARTIFACT_KIND_{kind.upper()}"),
             manifest_json=manifest.canonical().decode(),
-            engine_name=engine_name(model, manifest.digest),
+            engine_name=str(EngineName.of(model, manifest.digest)),
         )
         version.create_time.FromSeconds(1_700_000_000 + number)
         numbered.append(version)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tuneloom_cli.services import TIMEOUT_SECONDS, Services
 from tuneloom_common.errors import AlreadyExists, InvalidArgument
 from tuneloom_common.grpc import translated
+from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import FileEntry, Manifest, Template
 from tuneloom_common.objects import CHUNK_BYTES, hash_file
 from tuneloom_data.templates import read_template
@@ -37,7 +38,7 @@ async def upload_dataset(services: Services, name: str, path: Path) -> Version:
         except AlreadyExists:
             pass
         entry = await _upload(services, path, "data.jsonl")
-        manifest = Manifest(kind="dataset", files=(entry,))
+        manifest = Manifest(kind=Kind.DATASET, files=(entry,))
         return await _register(services, f"datasets/{name}", manifest)
 
 
@@ -67,7 +68,7 @@ async def upload_base(services: Services, name: str, directory: Path, on_file: P
             chat_template_sha256=frozen.chat_template_sha256,
             stop_tokens=frozen.stop_tokens,
         )
-        manifest = Manifest(kind="base", files=tuple(entries), template=template)
+        manifest = Manifest(kind=Kind.BASE, files=tuple(entries), template=template)
         return await _register(services, f"models/{name}", manifest)
 
 

@@ -1,4 +1,4 @@
-"""Identifiers and resource names.
+"""Identifiers, hashes and version numbers: the parts that names are made of.
 
 Ids are `[a-z0-9][a-z0-9._-]{0,62}` without "--" and "..", so they are safe in paths, URLs and engine names.
 """
@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import dataclass
 
 from tuneloom_common.errors import InvalidArgument
 
-ENGINE_DIGEST_CHARS = 12
 _ID = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -46,41 +44,3 @@ def check_number(value: str, *, field: str) -> int:
     if not _NUMBER.fullmatch(value):
         raise InvalidArgument(f"{field}: {value[:20]!r} is not a version number", field=field)
     return int(value)
-
-
-@dataclass(frozen=True, slots=True)
-class VersionName:
-    """The parts of "models/{id}/versions/{number}" or "datasets/{id}/versions/{number}"."""
-
-    collection: str
-    id: str
-    number: int
-
-    def __str__(self) -> str:
-        return f"{self.collection}/{self.id}/versions/{self.number}"
-
-    @property
-    def parent(self) -> str:
-        return f"{self.collection}/{self.id}"
-
-    @classmethod
-    def parse(cls, name: str, *, field: str = "name") -> VersionName:
-        parts = name.split("/")
-        if len(parts) != 4 or parts[0] not in ("models", "datasets") or parts[2] != "versions":
-            raise InvalidArgument(
-                f"{field}: {name!r} is not a version name such as 'models/assistant/versions/3'", field=field
-            )
-        return cls(parts[0], check_id(parts[1], field=field), check_number(parts[3], field=field))
-
-
-def parse_name(name: str, collection: str, *, field: str = "name") -> str:
-    """The id in "{collection}/{id}"."""
-    head, _, tail = name.partition("/")
-    if head != collection or not tail:
-        raise InvalidArgument(f"{field}: {name!r} must look like '{collection}/…'", field=field)
-    return check_id(tail, field=field)
-
-
-def engine_name(model_id: str, digest: str) -> str:
-    """The immutable name by which an engine knows a version."""
-    return f"{model_id}--{digest[:ENGINE_DIGEST_CHARS]}"

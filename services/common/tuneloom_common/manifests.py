@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tuneloom_common.errors import InvalidArgument
 from tuneloom_common.ids import check_sha256
+from tuneloom_common.kinds import Kind
 
 SCHEMA_VERSION: Literal[1] = 1
-Kind = Literal["dataset", "base", "adapter", "merged", "checkpoint"]
 
 
 class _Part(BaseModel):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator
@@ -33,34 +32,15 @@ from tuneloom_common.errors import (
     Unavailable,
 )
 from tuneloom_common.grpc import translated
-from tuneloom_common.ids import ENGINE_DIGEST_CHARS, check_id
+from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import FileEntry, Manifest
+from tuneloom_common.names import EngineName
 from tuneloom_common.objects import ObjectStore
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-FULL_WEIGHT_KINDS = ("base", "merged")
 REGISTRY_TIMEOUT_SECONDS = 10
 # Pickles can run code when they are loaded. Engines never get to see one.
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
-_DIGEST12 = re.compile(rf"[0-9a-f]{{{ENGINE_DIGEST_CHARS}}}")
-
-
-@dataclass(frozen=True, slots=True)
-class EngineName:
-    """The parts of "<model id>--<12 hex digits>". Nothing else may reach a path or an engine."""
-
-    model: str
-    digest12: str
-
-    @classmethod
-    def parse(cls, name: str) -> EngineName:
-        model, separator, digest12 = name.rpartition("--")
-        if not separator or not _DIGEST12.fullmatch(digest12):
-            raise InvalidArgument(
-                f"{name!r} is not an engine name; use a version's engine_name, such as 'chat--0123456789ab'",
-                field="name",
-            )
-        return cls(check_id(model, field="name"), digest12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +54,7 @@ class Artifact:
     @property
     def served_files(self) -> tuple[FileEntry, ...]:
         """The files an engine reads. An adapter's tokenizer is not among them: the base's counts."""
-        if self.manifest.kind != "adapter":
+        if self.manifest.kind is not Kind.ADAPTER:
             return tuple(
                 file for file in self.manifest.files if PurePosixPath(file.path).suffix.lower() not in PICKLE_SUFFIXES
             )

@@ -12,7 +12,8 @@ import aiohttp
 import structlog
 
 from tuneloom_common.errors import FailedPrecondition, NotFound, TuneloomError, Unavailable
-from tuneloom_engine.artifacts import FULL_WEIGHT_KINDS, Artifact, Artifacts, EngineName
+from tuneloom_common.names import EngineName
+from tuneloom_engine.artifacts import Artifact, Artifacts
 from tuneloom_engine.launch import Launch, check_installed, memory, plan
 from tuneloom_engine.process import EngineProcess
 from tuneloom_engine.replicas import Replica, State
@@ -104,7 +105,7 @@ class Host:
     async def _start(self, name: str) -> Replica:
         check_installed(self._settings)
         artifact = await self._artifacts.find(name)
-        if artifact.manifest.kind not in FULL_WEIGHT_KINDS:
+        if not artifact.manifest.kind.full_weights:
             raise FailedPrecondition(
                 f"{name} is of kind {artifact.manifest.kind}, which is no model by itself; ask for the engine "
                 "of its base",

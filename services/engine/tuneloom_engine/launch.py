@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneloom_common.errors import FailedPrecondition
+from tuneloom_common.kinds import Kind
 from tuneloom_engine.settings import HostSettings
 
 GIB = 1 << 30
@@ -21,14 +22,14 @@ class Launch:
     environment: dict[str, str]
 
 
-def plan(settings: HostSettings, *, name: str, kind: str, directory: Path, port: int) -> Launch:
+def plan(settings: HostSettings, *, name: str, kind: Kind, directory: Path, port: int) -> Launch:
     """A server for the full-weight version in `directory`, which answers to `name`.
 
     Adapters are served on base models only: an adapter of a merged model would be one of another base.
     """
     arguments = _common(settings, name=name, directory=directory, port=port)
     environment = _quiet()
-    if kind == "base":
+    if kind is Kind.BASE:
         arguments += _lora(settings)
         environment |= _resolver(settings, name)
     if settings.device == "cpu":

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from tuneloom_common.kinds import Kind
 from tuneloom_engine.process import Activity, EngineProcess
 
 
@@ -26,7 +27,7 @@ class Replica:
 
     name: str
     digest: str
-    kind: str
+    kind: Kind
     started: float
     last_used: float
     state: State = State.STARTING

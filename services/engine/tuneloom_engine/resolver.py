@@ -17,7 +17,9 @@ from typing import Any
 
 from tuneloom_common.children import PARENT_VARIABLE, die_with_parent
 from tuneloom_common.errors import FailedPrecondition, InvalidArgument, NotFound, TuneloomError
-from tuneloom_engine.artifacts import Artifact, Artifacts, EngineName, GrpcRegistry
+from tuneloom_common.kinds import Kind
+from tuneloom_common.names import EngineName
+from tuneloom_engine.artifacts import Artifact, Artifacts, GrpcRegistry
 from tuneloom_engine.settings import ResolverSettings
 
 RESOLVER_NAME = "tuneloom"
@@ -83,7 +85,7 @@ class Adapters:
 
     def _check(self, artifact: Artifact, serves: str) -> None:
         manifest = artifact.manifest
-        if manifest.kind != "adapter" or manifest.base is None:
+        if manifest.kind is not Kind.ADAPTER or manifest.base is None:
             raise FailedPrecondition(
                 f"{artifact.name} is of kind {manifest.kind}, not an adapter; full weights need an engine of their own",
                 reason="NOT_AN_ADAPTER",

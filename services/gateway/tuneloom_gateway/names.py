@@ -7,9 +7,8 @@ from contextlib import suppress
 
 from tuneloom.registry.v1.versions_pb2 import Model
 from tuneloom_common.errors import NotFound, TuneloomError
+from tuneloom_common.names import DEFAULT_ALIAS
 from tuneloom_gateway.registry import Registry
-
-DEFAULT_ALIAS = "default"
 
 
 def public_names(model: Model) -> list[str]:

@@ -16,8 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tuneloom_common import children
 from tuneloom_common.errors import NotFound, TuneloomError
-from tuneloom_common.ids import VersionName, engine_name
 from tuneloom_common.manifests import Lineage, Lora, Manifest, Proof
+from tuneloom_common.names import EngineName, VersionName
 from tuneloom_common.objects import ObjectStore
 from tuneloom_registry.build_store import BuildStore
 from tuneloom_registry.models import Build, Version
@@ -120,7 +120,7 @@ class Builder:
         await self._objects.materialize(base.files, directory / "base")
         spec = {
             "action": build.spec.action,
-            "base_name": engine_name(base_ref.model, base_ref.digest),
+            "base_name": str(EngineName.of(base_ref.model, base_ref.digest)),
             "max_shard_size_bytes": build.spec.max_shard_size_bytes,
             "proof_prompts": build.spec.proof_prompts,
             "min_greedy_agreement": build.spec.min_greedy_agreement,

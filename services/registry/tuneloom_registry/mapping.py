@@ -9,7 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tuneloom.common.v1 import fence_pb2
 from tuneloom.registry.v1 import builds_pb2, registry_pb2, versions_pb2
 from tuneloom_common.errors import InvalidArgument
-from tuneloom_common.ids import VersionName, check_id
+from tuneloom_common.kinds import Kind
+from tuneloom_common.names import AliasName, VersionName
 from tuneloom_registry.models import (
     DEFAULT_MAX_SHARD_BYTES,
     DEFAULT_MIN_GREEDY_AGREEMENT,
@@ -23,13 +24,7 @@ from tuneloom_registry.models import (
     Version,
 )
 
-_KINDS = {
-    "dataset": versions_pb2.ARTIFACT_KIND_DATASET,
-    "base": versions_pb2.ARTIFACT_KIND_BASE,
-    "adapter": versions_pb2.ARTIFACT_KIND_ADAPTER,
-    "merged": versions_pb2.ARTIFACT_KIND_MERGED,
-    "checkpoint": versions_pb2.ARTIFACT_KIND_CHECKPOINT,
-}
+_KINDS = {kind: versions_pb2.ArtifactKind.Value(f"ARTIFACT_KIND_{kind.name}") for kind in Kind}
 _STATES = {state: builds_pb2.BuildState.Value(f"BUILD_STATE_{state.name}") for state in BuildState}
 
 
@@ -66,7 +61,7 @@ def to_version(version: Version) -> versions_pb2.Version:
 
 def to_alias(alias: Alias) -> versions_pb2.Alias:
     return versions_pb2.Alias(
-        name=f"{alias.parent}/aliases/{alias.alias}",
+        name=str(AliasName(alias.parent, alias.alias)),
         version=alias.version,
         update_time=_time(alias.update_time),
     )
@@ -130,17 +125,6 @@ def from_build_spec(message: builds_pb2.Build) -> BuildSpec:
 
 def from_fence(message: fence_pb2.Fence) -> Fence | None:
     return Fence(message.scope, message.epoch) if message.scope else None
-
-
-def parse_alias_name(name: str) -> tuple[str, str]:
-    """("models/{model}", alias) from "models/{model}/aliases/{alias}"."""
-    parts = name.split("/")
-    if len(parts) != 4 or parts[0] != "models" or parts[2] != "aliases":
-        raise InvalidArgument(
-            f"name: {name!r} is not an alias name such as 'models/assistant/aliases/default'", field="name"
-        )
-    check_id(parts[1], field="name")
-    return f"models/{parts[1]}", check_id(parts[3], field="name")
 
 
 def _time(value: datetime) -> Timestamp:

@@ -1,60 +1,23 @@
-"""The registry's vocabulary: references, versions, builds and their states."""
+"""The registry's vocabulary: versions, builds and their states."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
 from tuneloom_common.errors import FailedPrecondition, InvalidArgument
-from tuneloom_common.ids import VersionName, check_id, check_number, check_sha256, engine_name
+from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import Manifest
+from tuneloom_common.names import EngineName, VersionName
 
-DEFAULT_ALIAS = "default"
 DEFAULT_MAX_SHARD_BYTES = 2_000_000_000
 DEFAULT_MIN_GREEDY_AGREEMENT = 0.99
-_ENGINE_NAME = re.compile(r"(?P<id>[a-z0-9._-]+)--(?P<digest>[0-9a-f]{12})")
 _UNSAFE_SUFFIXES = (
     ".bin", ".ckpt", ".dill", ".h5", ".joblib", ".msgpack", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".py",
     ".pyc", ".so",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """What a public name asks for: exactly one of alias, number, digest (or a digest prefix) in one parent."""
-
-    parent: str
-    alias: str = ""
-    number: int = 0
-    digest: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> Reference:
-        """Parses every form a client may use; raises InvalidArgument for anything else."""
-        if text.startswith("datasets/") and text.count("/") == 1:
-            return cls(parent=f"datasets/{check_id(text.removeprefix('datasets/'), field='reference')}")
-        if text.startswith(("models/", "datasets/")):
-            version = VersionName.parse(text, field="reference")
-            return cls(parent=version.parent, number=version.number)
-        if match := _ENGINE_NAME.fullmatch(text):
-            return cls(parent=_model(match["id"]), digest=match["digest"])
-        if "@" in text:
-            name, _, tail = text.partition("@")
-            if tail.startswith("sha256:"):
-                digest = check_sha256(tail.removeprefix("sha256:"), field="reference")
-                return cls(parent=_model(name), digest=digest)
-            return cls(parent=_model(name), alias=check_id(tail, field="reference"))
-        name, colon, number = text.partition(":")
-        if colon:
-            return cls(parent=_model(name), number=check_number(number, field="reference"))
-        return cls(parent=_model(name), alias=DEFAULT_ALIAS)
-
-
-def _model(model_id: str) -> str:
-    return f"models/{check_id(model_id, field='reference')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +43,7 @@ class Version:
 
     @property
     def engine_name(self) -> str:
-        return engine_name(self.name.id, self.digest)
+        return str(EngineName.of(self.name.id, self.digest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,15 +124,15 @@ def check_registrable(manifest: Manifest) -> None:
                 reason="UNSAFE_FILE",
             )
     paths = {file.path for file in manifest.files}
-    if manifest.kind == "merged":
+    if manifest.kind is Kind.MERGED:
         raise FailedPrecondition(
             "merged models come from a merge build, which proves them; request one with CreateBuild",
             reason="PROOF_REQUIRED",
         )
-    if manifest.kind == "base":
+    if manifest.kind is Kind.BASE:
         if manifest.template is None:
             raise InvalidArgument("template: a base needs its tokenizer and chat template hashes", field="template")
         if "config.json" not in paths or not any(path.endswith(".safetensors") for path in paths):
             raise InvalidArgument("files: a base needs config.json and safetensors weights", field="files")
-    if manifest.kind in ("adapter", "checkpoint") and manifest.base is None:
+    if manifest.kind in (Kind.ADAPTER, Kind.CHECKPOINT) and manifest.base is None:
         raise InvalidArgument(f"base: {manifest.kind} manifests name the base they were trained on", field="base")

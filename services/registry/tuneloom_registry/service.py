@@ -12,14 +12,16 @@ from typing import Any
 
 from tuneloom.registry.v1 import builds_pb2, registry_pb2, registry_pb2_grpc, versions_pb2
 from tuneloom_common.errors import InvalidArgument, ResourceExhausted
-from tuneloom_common.ids import VersionName, check_id, check_sha256, parse_name
+from tuneloom_common.ids import check_id, check_sha256
+from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import Manifest
+from tuneloom_common.names import AliasName, Reference, VersionName, parse_name
 from tuneloom_common.objects import ObjectStore
 from tuneloom_common.paging import decode_number, decode_token, encode_token, page_limit
 from tuneloom_data.contract import check_file
 from tuneloom_registry import mapping
 from tuneloom_registry.build_store import BuildStore
-from tuneloom_registry.models import Reference, check_registrable
+from tuneloom_registry.models import check_registrable
 from tuneloom_registry.store import VersionStore
 
 WATCH_POLL_SECONDS = 1.0
@@ -119,14 +121,14 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
     ) -> versions_pb2.Version:
         manifest = Manifest.parse(request.manifest_json)
         check_registrable(manifest)
-        kind, _, _ = request.parent.partition("/")
-        if (manifest.kind == "dataset") != (kind == "datasets"):
+        collection, _, _ = request.parent.partition("/")
+        if (manifest.kind is Kind.DATASET) != (collection == "datasets"):
             raise InvalidArgument(
                 f"parent: a {manifest.kind} cannot be a version of {request.parent!r}", field="parent"
             )
         for alias in request.aliases:
             check_id(alias, field="aliases")
-        if manifest.kind == "dataset":
+        if manifest.kind is Kind.DATASET:
             await self._check_dataset(manifest)
         await self._versions.get_collection(request.parent)
         if request.validate_only:
@@ -179,9 +181,10 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
     # Aliases
 
     async def SetAlias(self, request: registry_pb2.SetAliasRequest, context: Any) -> versions_pb2.Alias:  # noqa: N802
-        parent, alias = mapping.parse_alias_name(request.name)
+        name = AliasName.parse(request.name)
         expected = request.expected_version if request.HasField("expected_version") else None
-        return mapping.to_alias(await self._versions.set_alias(parent, alias, request.version, expected=expected))
+        moved = await self._versions.set_alias(name.parent, name.alias, request.version, expected=expected)
+        return mapping.to_alias(moved)
 
     async def WatchModels(  # noqa: N802
         self, request: registry_pb2.WatchModelsRequest, context: Any
@@ -206,8 +209,8 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
     ) -> builds_pb2.Build:
         spec = mapping.from_build_spec(request.build)
         source = await self._versions.get_version(VersionName.parse(spec.source, field="build"))
-        needed = {"convert": "checkpoint", "merge": "adapter"}[spec.action]
-        if source.manifest.kind != needed:
+        needed = {"convert": Kind.CHECKPOINT, "merge": Kind.ADAPTER}[spec.action]
+        if source.manifest.kind is not needed:
             raise InvalidArgument(
                 f"build.{spec.action}: {spec.source} is a {source.manifest.kind}, a {spec.action} needs a {needed}",
                 field=f"build.{spec.action}",

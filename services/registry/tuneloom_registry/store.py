@@ -13,20 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tuneloom_common.bell import Bell
 from tuneloom_common.database import utc, whole
 from tuneloom_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from tuneloom_common.ids import VersionName
 from tuneloom_common.manifests import Manifest
+from tuneloom_common.names import DEFAULT_ALIAS, Reference, VersionName
 from tuneloom_registry.models import (
-    DEFAULT_ALIAS,
     Alias,
     Collection,
     Fence,
     ModelEvent,
-    Reference,
     Version,
 )
 from tuneloom_registry.tables import aliases, collections, fences, model_events, versions
-
-SERVED_KINDS = ("base", "adapter", "merged")
 
 
 class VersionStore:
@@ -127,7 +123,7 @@ class VersionStore:
             number = existing.number
         wanted = list(set_aliases)
         if (
-            manifest.kind in SERVED_KINDS
+            manifest.kind.servable
             and DEFAULT_ALIAS not in wanted
             and await _alias_row(db, parent, DEFAULT_ALIAS) is None
         ):

@@ -9,8 +9,9 @@ from importlib.metadata import version as distribution_version
 from pathlib import Path
 
 from tuneloom.registry.v1 import builds_pb2
-from tuneloom_common.ids import VersionName
+from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import BaseRef, Lineage, Manifest, Template, canonical_json
+from tuneloom_common.names import VersionName
 from tuneloom_common.objects import ObjectStore
 from tuneloom_trainer.jobs import Job
 from tuneloom_trainer.registry_client import RegistryClient
@@ -29,7 +30,7 @@ class Publisher:
         record = json.loads(await asyncio.to_thread((path / "checkpoint.json").read_bytes))
         template = record["template"]
         manifest = Manifest(
-            kind="checkpoint",
+            kind=Kind.CHECKPOINT,
             files=files,
             base=BaseRef(model=VersionName.parse(job.base.name).id, digest=job.base.digest),
             template=Template(**{**template, "stop_tokens": tuple(template["stop_tokens"])}),

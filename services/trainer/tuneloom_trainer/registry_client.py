@@ -12,8 +12,8 @@ from tuneloom.common.v1 import fence_pb2
 from tuneloom.registry.v1 import builds_pb2, registry_pb2, registry_pb2_grpc, versions_pb2
 from tuneloom_common.errors import AlreadyExists, FailedPrecondition, Unavailable
 from tuneloom_common.grpc import translated
-from tuneloom_common.ids import VersionName, parse_name
 from tuneloom_common.manifests import Manifest
+from tuneloom_common.names import VersionName, parse_name
 from tuneloom_trainer.jobs import Artifact, Job
 
 CALL_TIMEOUT_SECONDS = 30

@@ -8,7 +8,8 @@ from typing import Any
 
 from tuneloom.trainer.v1 import jobs_pb2, trainer_pb2, trainer_pb2_grpc
 from tuneloom_common.errors import InvalidArgument, NotFound
-from tuneloom_common.ids import parse_name
+from tuneloom_common.kinds import Kind
+from tuneloom_common.names import parse_name
 from tuneloom_common.paging import decode_number, encode_token, page_limit
 from tuneloom_trainer import mapping
 from tuneloom_trainer.registry_client import RegistryClient, parent_of
@@ -18,7 +19,6 @@ from tuneloom_trainer.store import JobStore
 WATCH_POLL_SECONDS = 1.0
 DEFAULT_RECIPE = "qlora"
 MAX_REQUEST_ID_CHARS = 128
-TRAINABLE_KINDS = ("base", "merged")
 
 
 class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
@@ -58,12 +58,12 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
                 f"output_model: {output_model} is the base itself; give the result a name of its own",
                 field="output_model",
             )
-        if base_manifest.kind not in TRAINABLE_KINDS:
+        if not base_manifest.kind.trainable:
             raise InvalidArgument(
                 f"base_model: {wanted.base_model} is a {base_manifest.kind}; train on a base or a merged model",
                 field="base_model",
             )
-        if data_manifest.kind != "dataset":
+        if data_manifest.kind is not Kind.DATASET:
             raise InvalidArgument(f"dataset: {wanted.dataset} is a {data_manifest.kind}", field="dataset")
         if len(data_manifest.files) != 1:
             raise InvalidArgument(

@@ -12,8 +12,9 @@ from tuneloom.registry.v1.registry_pb2 import ResolveVersionRequest
 from tuneloom.registry.v1.versions_pb2 import ArtifactKind, Version
 from tuneloom_common.errors import NotFound, TuneloomError
 from tuneloom_common.grpc import bind, build_server
-from tuneloom_common.ids import engine_name
-from tuneloom_common.manifests import BaseRef, Kind, Lora, Manifest
+from tuneloom_common.kinds import Kind
+from tuneloom_common.manifests import BaseRef, Lora, Manifest
+from tuneloom_common.names import EngineName
 from tuneloom_common.objects import ObjectStore
 
 TOKEN = "registry-token"
@@ -33,7 +34,7 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
     async def publish(
         self,
         model: str,
-        kind: Kind,
+        kind: str,
         files: dict[str, bytes] | Path,
         *,
         base: str = "",
@@ -42,13 +43,13 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         """Stores the files and a version of them; returns its engine name. `base` is the base's."""
         directory = files if isinstance(files, Path) else self._write(model, files)
         manifest = Manifest(
-            kind=kind,
+            kind=Kind(kind),
             files=await self.objects.put_directory(directory),
             base=BaseRef(model=base.rpartition("--")[0], digest=self.versions[base].digest) if base else None,
-            lora=Lora(r=rank, alpha=16, targets=("q_proj",)) if kind == "adapter" else None,
+            lora=Lora(r=rank, alpha=16, targets=("q_proj",)) if kind == Kind.ADAPTER else None,
         )
         await self.objects.put_manifest(manifest)
-        name = engine_name(model, manifest.digest)
+        name = str(EngineName.of(model, manifest.digest))
         self.versions[name] = Version(
             name=f"models/{model}/versions/1",
             digest=manifest.digest,
@@ -58,12 +59,12 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         )
         return name
 
-    async def publish_model(self, model: str, kind: Kind = "base") -> str:
+    async def publish_model(self, model: str, kind: str = Kind.BASE) -> str:
         return await self.publish(model, kind, {"config.json": model.encode(), "model.safetensors": b"weights"})
 
     async def publish_adapter(self, model: str, *, base: str, rank: int = 8) -> str:
         files = {"adapter_config.json": b"{}", "adapter_model.safetensors": model.encode(), "README.md": b"hi"}
-        return await self.publish(model, "adapter", files, base=base, rank=rank)
+        return await self.publish(model, Kind.ADAPTER, files, base=base, rank=rank)
 
     async def ResolveVersion(self, request: ResolveVersionRequest, context: Any) -> Version:
         self.asked.append(request.reference)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.unit.engine.fakes import FakeRegistry
-from tuneloom_common.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from tuneloom_common.errors import FailedPrecondition, NotFound, Unavailable
 from tuneloom_common.objects import ObjectStore
-from tuneloom_engine.artifacts import Artifacts, EngineName
+from tuneloom_engine.artifacts import Artifacts
 
 
 class CountingStore(ObjectStore):
@@ -46,13 +46,6 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {
         path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
     }
-
-
-def test_an_engine_name_has_two_parts() -> None:
-    assert EngineName.parse("qwen2.5-7b--0123456789ab") == EngineName("qwen2.5-7b", "0123456789ab")
-    for name in ("../x--0123456789ab", "x--0123456789a", "x--0123456789ab\n", "x-0123456789ab", "X--0123456789ab"):
-        with pytest.raises(InvalidArgument, match="name"):
-            EngineName.parse(name)
 
 
 async def test_an_adapter_is_its_two_files(registry: FakeRegistry, artifacts: Artifacts) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.engine.conftest import MakeSettings
+from tuneloom_common.kinds import Kind
 from tuneloom_common.settings import load
 from tuneloom_engine.launch import Launch, plan
 from tuneloom_engine.settings import HostSettings, ResolverSettings
@@ -12,7 +13,7 @@ from tuneloom_engine.settings import HostSettings, ResolverSettings
 NAME = "chat--0123456789ab"
 
 
-def launch(settings: HostSettings, kind: str = "base") -> Launch:
+def launch(settings: HostSettings, kind: Kind = Kind.BASE) -> Launch:
     return plan(settings, name=NAME, kind=kind, directory=Path("/cache/digest"), port=4321)
 
 
@@ -45,7 +46,7 @@ def test_the_environment_is_what_the_resolver_reads(
 
 
 def test_a_merged_model_takes_none(make_settings: MakeSettings) -> None:
-    started = launch(make_settings(), "merged")
+    started = launch(make_settings(), Kind.MERGED)
     assert "--enable-lora" not in started.command
     assert started.environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "0"
     assert not any("TOKEN" in name for name in started.environment)

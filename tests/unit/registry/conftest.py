@@ -20,6 +20,7 @@ from tuneloom.registry.v1 import versions_pb2
 from tuneloom.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from tuneloom_common.database import open_database
 from tuneloom_common.grpc import open_channel
+from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import BaseRef, FileEntry, Manifest, Template
 from tuneloom_registry.app import RegistryApp, build
 from tuneloom_registry.settings import RegistrySettings
@@ -63,7 +64,7 @@ class Registry:
         else:
             await self.stub.CreateDataset(pb.CreateDatasetRequest(dataset_id=id_, request_id=parent))
         files = tuple([await self.upload(content, path=path) for path, content in contents.items()])
-        manifest = Manifest(kind=kind, files=files, **parts)  # type: ignore[arg-type]
+        manifest = Manifest(kind=Kind(kind), files=files, **parts)
         return await self.create(parent, manifest)
 
     async def create(self, parent: str, manifest: Manifest, **more: Any) -> versions_pb2.Version:
@@ -92,7 +93,7 @@ async def blob_parts(entry: FileEntry, content: bytes, *, chunk: int = 1 << 20) 
 def manifest(salt: str = "", *, kind: str = "adapter", **parts: Any) -> Manifest:
     """A manifest of one file that no store holds."""
     file = FileEntry(path="a", size=1, sha256=hashlib.sha256(salt.encode()).hexdigest())
-    return Manifest(kind=kind, files=(file,), **parts)  # type: ignore[arg-type]
+    return Manifest(kind=Kind(kind), files=(file,), **parts)
 
 
 def rows(*values: Any) -> bytes:

@@ -6,8 +6,8 @@ import pytest
 
 from tests.unit.registry.conftest import Clock, manifest
 from tuneloom_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from tuneloom_common.ids import VersionName
-from tuneloom_registry.models import Fence, Reference
+from tuneloom_common.names import Reference, VersionName
+from tuneloom_registry.models import Fence
 from tuneloom_registry.store import VersionStore
 
 MODEL = "models/a"

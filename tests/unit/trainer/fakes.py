@@ -11,7 +11,8 @@ from typing import Any
 from tuneloom.registry.v1 import builds_pb2, registry_pb2, registry_pb2_grpc, versions_pb2
 from tuneloom_common.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
 from tuneloom_common.grpc import bind, build_server
-from tuneloom_common.manifests import Kind, Manifest
+from tuneloom_common.kinds import Kind
+from tuneloom_common.manifests import Manifest
 from tuneloom_common.objects import ObjectStore
 
 
@@ -41,13 +42,13 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         self.build_error = ""
         self.down = 0
 
-    async def publish(self, reference: str, kind: Kind, files: dict[str, bytes]) -> Manifest:
+    async def publish(self, reference: str, kind: str, files: dict[str, bytes]) -> Manifest:
         """Makes a version resolvable; a dataset's name is "datasets/…", all else is a model's."""
         directory = self.staging / reference.replace("/", "-")
         directory.mkdir(parents=True)
         for path, content in files.items():
             (directory / path).write_bytes(content)
-        manifest = Manifest(kind=kind, files=await self.objects.put_directory(directory))
+        manifest = Manifest(kind=Kind(kind), files=await self.objects.put_directory(directory))
         await self.objects.put_manifest(manifest)
         parent = reference if "/" in reference else f"models/{reference}"
         self._add(reference, f"{parent}/versions/1", manifest)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloom_common.children import COMPUTE_ENVIRONMENT, die_with_parent
+from tuneloom_common.kinds import Kind
 from tuneloom_registry.build.adapters import Adapter
 from tuneloom_registry.build.convert import convert
 from tuneloom_registry.build.failures import BuildFailed
@@ -36,7 +37,7 @@ def _convert(directory: Path, spec: dict[str, Any]) -> dict[str, Any]:
         base_name=spec["base_name"],
         max_shard_bytes=spec["max_shard_size_bytes"],
     )
-    kind = "base" if adapter is None else "adapter"
+    kind = Kind.BASE if adapter is None else Kind.ADAPTER
     return {"ok": True, "kind": kind, "lora": adapter and _lora(adapter), "proof": None}
 
 
@@ -65,7 +66,7 @@ def _merge(directory: Path, spec: dict[str, Any]) -> dict[str, Any]:
         dtype=spec["proof_dtype"],
         min_greedy_agreement=spec["min_greedy_agreement"],
     )
-    return {"ok": True, "kind": "merged", "lora": _lora(adapter), "proof": proof.model_dump()}
+    return {"ok": True, "kind": Kind.MERGED, "lora": _lora(adapter), "proof": proof.model_dump()}
 
 
 def _lora(adapter: Adapter) -> dict[str, Any]:
