@@ -12,6 +12,7 @@ import uvicorn
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from fastapi import FastAPI
+from pydantic import SecretStr
 from uvicorn.server import ServerState
 
 from tuneloom.registry.v1 import registry_pb2 as pb
@@ -25,6 +26,7 @@ from tuneloom_common.grpc import bind, build_server
 from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import BaseRef, FileEntry, Manifest
 from tuneloom_common.names import EngineName
+from tuneloom_common.principals import Principals
 
 
 class FakeRegistry:
@@ -162,7 +164,7 @@ async def serve_registry(registry: FakeRegistry, *, token: str | None = None, po
     service = FakeRegistryService(registry)  # type: ignore[abstract]
     server = await build_server(
         domain="registry.tuneloom",
-        token=token,
+        principals=Principals(admin_token=SecretStr(token) if token else None),
         services=[
             (
                 "tuneloom.registry.v1.RegistryService",

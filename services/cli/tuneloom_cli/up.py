@@ -202,11 +202,11 @@ async def _keep(service: Service, log: Path) -> None:
 
     deaths: list[float] = []
     while True:
-        process = await children.spawn(service.command, log=log, env=service.environment)
+        process = await children.spawn(service.command, log=log, env=service.environment, inherit=children.Inherit.ALL)
         try:
             status = await process.wait()
         finally:
-            await children.stop(process, grace_seconds=STOP_GRACE_SECONDS)
+            await process.stop(grace_seconds=STOP_GRACE_SECONDS)
         now = time.monotonic()
         deaths = [death for death in deaths if now - death < 60] + [now]
         if len(deaths) > RESTARTS_PER_MINUTE or status == 2:

@@ -72,6 +72,13 @@ class Unauthenticated(TuneloomError, PermissionError):
     default_reason = "INVALID_KEY"
 
 
+class PermissionDenied(TuneloomError, PermissionError):
+    """The caller is known and may not do this."""
+
+    code = "PERMISSION_DENIED"
+    default_reason = "MISSING_SCOPE"
+
+
 class ResourceExhausted(TuneloomError, OSError):
     """Disk, memory or a configured limit is used up."""
 
@@ -102,6 +109,7 @@ BY_CODE: Mapping[str, type[TuneloomError]] = {
         FailedPrecondition,
         Aborted,
         Unauthenticated,
+        PermissionDenied,
         ResourceExhausted,
         Unavailable,
         DataLoss,

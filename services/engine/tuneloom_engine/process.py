@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +29,7 @@ class Activity:
 class EngineProcess:
     """A spawned engine. `log` holds its output."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int, log: Path) -> None:
+    def __init__(self, process: children.Child, port: int, log: Path) -> None:
         self._process = process
         self.port = port
         self.log = log
@@ -44,7 +42,7 @@ class EngineProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists():
             log.replace(log.with_name(f"{log.name}.previous"))
-        process = await children.spawn(launch.command, log=log, env=launch.environment)
+        process = await children.spawn(launch.command, log=log, env=launch.environment, inherit=children.Inherit.ALL)
         return cls(process, port, log)
 
     @property
@@ -79,19 +77,17 @@ class EngineProcess:
 
     async def wait(self) -> int:
         """The exit status. What the engine leaves behind in its process group is killed."""
-        status = await self._process.wait()
-        children.signal_group(self.pid, signal.SIGKILL)
-        return status
+        return await self._process.wait()
 
     async def drain(self, grace_seconds: float) -> None:
         """SIGTERM to the server alone, which then finishes its requests; after the grace, SIGKILL to all."""
         if self.running:
-            os.kill(self.pid, signal.SIGTERM)
+            self._process.terminate()
             try:
                 await asyncio.wait_for(self._process.wait(), grace_seconds)
             except TimeoutError:
                 pass
-        await children.stop(self._process, grace_seconds=0)
+        await self._process.stop(grace_seconds=0)
 
     def last_lines(self) -> str:
         return children.last_lines(self.log)

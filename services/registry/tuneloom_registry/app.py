@@ -16,10 +16,11 @@ from tuneloom_common.database import open_database
 from tuneloom_common.errors import TuneloomError
 from tuneloom_common.grpc import bind, build_server, run_until, stop_signals
 from tuneloom_common.objects import ObjectStore
+from tuneloom_common.principals import Principals
 from tuneloom_common.settings import load
 from tuneloom_registry.build_store import BuildStore
 from tuneloom_registry.builder import Builder
-from tuneloom_registry.service import RegistryService
+from tuneloom_registry.service import SCOPES, RegistryService
 from tuneloom_registry.settings import RegistrySettings
 from tuneloom_registry.store import VersionStore
 
@@ -41,17 +42,18 @@ class RegistryApp:
 
 async def build(settings: RegistrySettings, stack: AsyncExitStack) -> RegistryApp:
     """Opens the stores and binds the port; the stack closes what was opened."""
-    engine = await open_database(settings.database_url, migrations="tuneloom_registry.migrations")
-    stack.push_async_callback(engine.dispose)
-    versions = VersionStore(engine)
-    builds = BuildStore(engine, lease=timedelta(seconds=settings.build_lease_seconds))
+    database = await open_database(settings.database_url, migrations="tuneloom_registry.migrations")
+    stack.push_async_callback(database.dispose)
+    versions = VersionStore(database)
+    builds = BuildStore(database, lease=timedelta(seconds=settings.build_lease_seconds))
     objects = ObjectStore(settings.objects_url)
     staging = settings.work_dir / "uploads"
     staging.mkdir(parents=True, exist_ok=True)
     service = RegistryService(versions=versions, builds=builds, objects=objects, staging=staging)
     server = await build_server(
         domain="registry.tuneloom",
-        token=settings.token.get_secret_value() if settings.token else None,
+        principals=Principals(settings.principals, admin_token=settings.token),
+        scopes=SCOPES,
         services=[
             (
                 SERVICE_NAME,

@@ -8,10 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tuneloom_common.bell import Bell
-from tuneloom_common.database import utc, whole
+from tuneloom_common.database import Database, utc
 from tuneloom_common.errors import NotFound
 from tuneloom_common.ids import new_id
 from tuneloom_common.manifests import Manifest
@@ -25,17 +24,16 @@ class BuildStore:
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        database: Database,
         *,
         lease: timedelta,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.engine = engine
+        self._database = database
         self.bell = Bell()
         self._lease = lease
         self._clock = clock
 
-    @whole
     async def create(
         self,
         spec: BuildSpec,
@@ -46,7 +44,7 @@ class BuildStore:
         request_id: str = "",
     ) -> Build:
         """Queues a build; the same request_id returns the same build."""
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             if request_id:
                 found = (await db.execute(sa.select(builds).where(builds.c.request_id == request_id))).one_or_none()
                 if found is not None:
@@ -69,24 +67,21 @@ class BuildStore:
         self.bell.ring()
         return _to_build(row)
 
-    @whole
     async def get(self, build_id: str) -> Build:
-        async with self.engine.begin() as db:
+        async with self._database.read() as db:
             row = (await db.execute(sa.select(builds).where(builds.c.id == build_id))).one_or_none()
         if row is None:
             raise NotFound(f"builds/{build_id} does not exist")
         return _to_build(row)
 
-    @whole
     async def list_builds(self, *, before: int, limit: int) -> list[tuple[int, Build]]:
         """(sequence, build) below a sequence (0: from the newest), newest first."""
         query = sa.select(builds).order_by(builds.c.sequence.desc()).limit(limit)
         if before:
             query = query.where(builds.c.sequence < before)
-        async with self.engine.begin() as db:
+        async with self._database.read() as db:
             return [(row.sequence, _to_build(row)) for row in (await db.execute(query)).all()]
 
-    @whole
     async def claim(self) -> Build | None:
         """Takes the oldest build that is queued, or running under a lease that ran out."""
         now = self._clock()
@@ -97,7 +92,7 @@ class BuildStore:
             .order_by(builds.c.sequence)
             .limit(1)
         )
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             row = (await db.execute(query)).one_or_none()
             if row is None:
                 return None
@@ -112,10 +107,9 @@ class BuildStore:
             row = (await db.execute(sa.select(builds).where(builds.c.id == row.id))).one()
         return _to_build(row)
 
-    @whole
     async def heartbeat(self, build: Build, *, progress: str) -> bool:
         """Extends the lease. False when it is lost or the build shall stop: drop the work."""
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             kept = await db.execute(
                 _held(build)
                 .where(builds.c.cancel_requested.is_(False))
@@ -123,24 +117,17 @@ class BuildStore:
             )
         return bool(kept.rowcount)
 
-    @whole
     async def succeed(self, build: Build, manifest: Manifest, versions: VersionStore) -> bool:
         """Registers the result and finishes the build in one transaction. False when the lease is lost."""
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
+            held = await db.execute(_held(build).values(state=BuildState.SUCCEEDED, end_time=self._clock()))
+            if held.rowcount == 0:
+                return False
             version = await versions.insert_version(
                 db, build.target_model, manifest, set_aliases=build.target_aliases, fence=build.fence
             )
-            done = await db.execute(
-                _held(build).values(
-                    state=BuildState.SUCCEEDED,
-                    result_version=str(version.name),
-                    progress="",
-                    end_time=self._clock(),
-                )
-            )
-            if done.rowcount == 0:
-                await db.rollback()
-                return False
+            done = builds.update().where(builds.c.id == build.id)
+            await db.execute(done.values(result_version=str(version.name), progress=""))
         versions.bell.ring()
         self.bell.ring()
         return True
@@ -153,10 +140,9 @@ class BuildStore:
         """Ends a running build that was asked to stop."""
         await self._end(build, BuildState.CANCELLED, "cancelled on request", only_if_requested=True)
 
-    @whole
     async def request_cancel(self, build_id: str) -> Build:
         """A queued build ends at once, a running one when its builder notices; a finished one stays as it is."""
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             queued = builds.c.state == BuildState.QUEUED
             await db.execute(
                 builds.update()
@@ -171,12 +157,11 @@ class BuildStore:
         self.bell.ring()
         return await self.get(build_id)
 
-    @whole
     async def _end(self, build: Build, state: BuildState, error: str, *, only_if_requested: bool = False) -> None:
         statement = _held(build)
         if only_if_requested:
             statement = statement.where(builds.c.cancel_requested.is_(True))
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             await db.execute(statement.values(state=state, error=error, end_time=self._clock()))
         self.bell.ring()
 

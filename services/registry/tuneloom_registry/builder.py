@@ -152,7 +152,7 @@ class Builder:
         try:
             await process.wait()
         finally:
-            await children.stop(process, grace_seconds=2)
+            await process.stop(grace_seconds=2)
         if not (directory / "result.json").exists():
             tail = children.last_lines(directory / "build.log")
             raise TuneloomError(

@@ -26,6 +26,27 @@ from tuneloom_registry.store import VersionStore
 
 WATCH_POLL_SECONDS = 1.0
 
+SCOPES = {
+    "UploadBlob": "registry:write",
+    "DownloadBlob": "registry:read",
+    "CreateDataset": "registry:write",
+    "GetDataset": "registry:read",
+    "ListDatasets": "registry:read",
+    "CreateModel": "registry:write",
+    "GetModel": "registry:read",
+    "ListModels": "registry:read",
+    "CreateVersion": "registry:write",
+    "GetVersion": "registry:read",
+    "ListVersions": "registry:read",
+    "ResolveVersion": "registry:read",
+    "SetAlias": "registry:write",
+    "WatchModels": "registry:read",
+    "CreateBuild": "registry:write",
+    "GetBuild": "registry:read",
+    "ListBuilds": "registry:read",
+    "CancelBuild": "registry:write",
+}
+
 
 class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
     """See registry.proto. `staging` is a local directory for uploads on their way into the object store."""

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from tuneloom_common.principals import PrincipalEntry
 from tuneloom_common.settings import ServiceSettings
 
 
@@ -20,6 +21,8 @@ class RegistrySettings(ServiceSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8021, ge=0, le=65535)
     token: SecretStr | None = Field(default=None, min_length=1)
+    """A token that may do everything; `principals` are for those who need less."""
+    principals: tuple[PrincipalEntry, ...] = ()
     database_url: str = "sqlite+aiosqlite:///.tuneloom/registry.db"
     objects_url: str
     work_dir: Path = Path(".tuneloom/registry")

@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tuneloom_common.bell import Bell
-from tuneloom_common.database import utc, whole
+from tuneloom_common.database import Database, Transaction, utc
 from tuneloom_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from tuneloom_common.manifests import Manifest
 from tuneloom_common.names import DEFAULT_ALIAS, Reference, VersionName
@@ -28,15 +27,14 @@ from tuneloom_registry.tables import aliases, collections, fences, model_events,
 class VersionStore:
     """Collections, versions and aliases. `bell` rings after every change that watchers care about."""
 
-    def __init__(self, engine: AsyncEngine, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self.engine = engine
+    def __init__(self, database: Database, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._database = database
         self.bell = Bell()
         self._clock = clock
 
-    @whole
     async def create_collection(self, name: str, *, request_id: str = "", training_job: str = "") -> Collection:
         """Creates a model or dataset. The same request_id returns what it created before."""
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             if request_id and (made := await _made_by(db, request_id)) is not None:
                 if made.name != name:
                     raise InvalidArgument(
@@ -55,12 +53,10 @@ class VersionStore:
             )
             return await _collection(db, await _collection_row(db, name))
 
-    @whole
     async def get_collection(self, name: str) -> Collection:
-        async with self.engine.begin() as db:
+        async with self._database.read() as db:
             return await _collection(db, await _require_collection(db, name))
 
-    @whole
     async def list_collections(
         self, prefix: str, *, after: str, limit: int, include_training_jobs: bool = True
     ) -> list[Collection]:
@@ -73,10 +69,9 @@ class VersionStore:
         )
         if not include_training_jobs:
             query = query.where(collections.c.training_job == "")
-        async with self.engine.begin() as db:
+        async with self._database.read() as db:
             return [await _collection(db, row) for row in (await db.execute(query)).all()]
 
-    @whole
     async def create_version(
         self, parent: str, manifest: Manifest, *, set_aliases: Sequence[str] = (), fence: Fence | None = None
     ) -> Version:
@@ -84,14 +79,14 @@ class VersionStore:
 
         The first servable version of a model becomes its default.
         """
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             version = await self.insert_version(db, parent, manifest, set_aliases=set_aliases, fence=fence)
         self.bell.ring()
         return version
 
     async def insert_version(
         self,
-        db: AsyncConnection,
+        db: Transaction,
         parent: str,
         manifest: Manifest,
         *,
@@ -132,28 +127,25 @@ class VersionStore:
             await self._point(db, parent, alias, number)
         return await _version(db, parent, number)
 
-    @whole
     async def get_version(self, name: VersionName) -> Version:
-        async with self.engine.begin() as db:
+        async with self._database.read() as db:
             return await _version(db, name.parent, name.number)
 
-    @whole
     async def list_versions(self, parent: str, *, before: int, limit: int) -> list[Version]:
         """Versions with a number below `before` (0: from the newest), newest first."""
         query = sa.select(versions).where(versions.c.parent == parent)
         if before:
             query = query.where(versions.c.number < before)
         query = query.order_by(versions.c.number.desc()).limit(limit)
-        async with self.engine.begin() as db:
+        async with self._database.read() as db:
             await _require_collection(db, parent)
             pointed = await _aliases_of(db, parent)
             return [_to_version(row, pointed) for row in (await db.execute(query)).all()]
 
-    @whole
     async def resolve(self, reference: Reference) -> Version:
         """The version a reference means now; raises NotFound saying what is missing."""
         parent = reference.parent
-        async with self.engine.begin() as db:
+        async with self._database.read() as db:
             row = await _require_collection(db, parent)
             collection = await _collection(db, row)
             if reference.digest:
@@ -173,10 +165,9 @@ class VersionStore:
                     raise NotFound(f"{parent} has no alias {reference.alias!r} (aliases: {known})")
             return await _version(db, parent, number)
 
-    @whole
     async def set_alias(self, parent: str, alias: str, version: int, *, expected: int | None) -> Alias:
         """Moves an alias if it points where the caller believes (0: nowhere; None: do not check)."""
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             await _version(db, parent, version)
             row = await _alias_row(db, parent, alias)
             current = row.version if row else 0
@@ -192,7 +183,6 @@ class VersionStore:
         assert moved is not None  # noqa: S101 - just written in this transaction
         return Alias(parent=parent, alias=alias, version=moved.version, update_time=utc(moved.update_time))
 
-    @whole
     async def events_after(self, sequence: int, *, limit: int = 200) -> list[ModelEvent]:
         query = (
             sa.select(model_events)
@@ -200,16 +190,17 @@ class VersionStore:
             .order_by(model_events.c.sequence)
             .limit(limit)
         )
-        async with self.engine.begin() as db:
-            return [ModelEvent(*row) for row in (await db.execute(query)).all()]
+        async with self._database.read() as db:
+            return [
+                ModelEvent(row.sequence, row.model, row.alias, row.version) for row in (await db.execute(query)).all()
+            ]
 
-    @whole
     async def last_sequence(self) -> int:
-        async with self.engine.begin() as db:
+        async with self._database.read() as db:
             newest = sa.select(sa.func.coalesce(sa.func.max(model_events.c.sequence), 0))
             return int((await db.execute(newest)).scalar_one())
 
-    async def _point(self, db: AsyncConnection, parent: str, alias: str, version: int) -> None:
+    async def _point(self, db: Transaction, parent: str, alias: str, version: int) -> None:
         row = await _alias_row(db, parent, alias)
         if row is None:
             statement: Any = aliases.insert().values(parent=parent, alias=alias)
@@ -221,7 +212,7 @@ class VersionStore:
         await db.execute(model_events.insert().values(model=parent, alias=alias, version=version))
 
 
-async def _pass_fence(db: AsyncConnection, fence: Fence) -> None:
+async def _pass_fence(db: Transaction, fence: Fence) -> None:
     seen = (await db.execute(sa.select(fences.c.epoch).where(fences.c.scope == fence.scope))).scalar()
     if seen is None:
         await db.execute(fences.insert().values(scope=fence.scope, epoch=fence.epoch))
@@ -234,15 +225,15 @@ async def _pass_fence(db: AsyncConnection, fence: Fence) -> None:
         await db.execute(fences.update().where(fences.c.scope == fence.scope).values(epoch=fence.epoch))
 
 
-async def _collection_row(db: AsyncConnection, name: str) -> Any:
+async def _collection_row(db: Transaction, name: str) -> Any:
     return (await db.execute(sa.select(collections).where(collections.c.name == name))).one_or_none()
 
 
-async def _made_by(db: AsyncConnection, request_id: str) -> Any:
+async def _made_by(db: Transaction, request_id: str) -> Any:
     return (await db.execute(sa.select(collections).where(collections.c.request_id == request_id))).one_or_none()
 
 
-async def _require_collection(db: AsyncConnection, name: str) -> Any:
+async def _require_collection(db: Transaction, name: str) -> Any:
     row = await _collection_row(db, name)
     if row is None:
         kind = name.partition("/")[0]
@@ -251,7 +242,7 @@ async def _require_collection(db: AsyncConnection, name: str) -> Any:
     return row
 
 
-async def _collection(db: AsyncConnection, row: Any) -> Collection:
+async def _collection(db: Transaction, row: Any) -> Collection:
     newest = sa.select(sa.func.coalesce(sa.func.max(versions.c.number), 0)).where(versions.c.parent == row.name)
     return Collection(
         name=row.name,
@@ -262,17 +253,17 @@ async def _collection(db: AsyncConnection, row: Any) -> Collection:
     )
 
 
-async def _aliases_of(db: AsyncConnection, parent: str) -> dict[str, int]:
+async def _aliases_of(db: Transaction, parent: str) -> dict[str, int]:
     query = sa.select(aliases.c.alias, aliases.c.version).where(aliases.c.parent == parent)
     return {row.alias: row.version for row in (await db.execute(query)).all()}
 
 
-async def _alias_row(db: AsyncConnection, parent: str, alias: str) -> Any:
+async def _alias_row(db: Transaction, parent: str, alias: str) -> Any:
     query = sa.select(aliases).where(aliases.c.parent == parent, aliases.c.alias == alias)
     return (await db.execute(query)).one_or_none()
 
 
-async def _version(db: AsyncConnection, parent: str, number: int) -> Version:
+async def _version(db: Transaction, parent: str, number: int) -> Version:
     query = sa.select(versions).where(versions.c.parent == parent, versions.c.number == number)
     row = (await db.execute(query)).one_or_none()
     if row is None:

@@ -18,12 +18,13 @@ from tuneloom_common.database import open_database
 from tuneloom_common.errors import TuneloomError
 from tuneloom_common.grpc import bind, build_server, open_channel, run_until, stop_signals
 from tuneloom_common.objects import ObjectStore
+from tuneloom_common.principals import Principals
 from tuneloom_common.settings import load
 from tuneloom_trainer.launcher import Launcher
 from tuneloom_trainer.publishing import Publisher
 from tuneloom_trainer.registry_client import RegistryClient
 from tuneloom_trainer.runner import Runner
-from tuneloom_trainer.service import TrainerService
+from tuneloom_trainer.service import SCOPES, TrainerService
 from tuneloom_trainer.settings import TrainerSettings
 from tuneloom_trainer.specs import load_recipes
 from tuneloom_trainer.store import JobStore
@@ -44,9 +45,9 @@ class TrainerApp:
 
 async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
     """Opens the stores and binds the port; the stack closes what was opened."""
-    engine = await open_database(settings.database_url, migrations="tuneloom_trainer.migrations")
-    stack.push_async_callback(engine.dispose)
-    store = JobStore(engine, lease=timedelta(seconds=settings.lease_seconds))
+    database = await open_database(settings.database_url, migrations="tuneloom_trainer.migrations")
+    stack.push_async_callback(database.dispose)
+    store = JobStore(database, lease=timedelta(seconds=settings.lease_seconds))
     objects = ObjectStore(settings.objects_url)
     channel = open_channel(settings.registry_address, token=_plain(settings.registry_token))
     stack.push_async_callback(channel.close)
@@ -56,7 +57,8 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
     )
     server = await build_server(
         domain="trainer.tuneloom",
-        token=_plain(settings.token),
+        principals=Principals(settings.principals, admin_token=settings.token),
+        scopes=SCOPES,
         services=[
             (
                 SERVICE_NAME,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from asyncio.subprocess import Process
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,7 +54,7 @@ class Launcher:
         ).write(run_dir)
         return run_dir
 
-    async def start(self, job: Job) -> Process:
+    async def start(self, job: Job) -> children.Child:
         """Starts the worker process on a prepared run directory."""
         run_dir = self.run_dir(job).absolute()
         return await children.spawn([*self._command, str(run_dir)], log=run_dir / WORKER_LOG)

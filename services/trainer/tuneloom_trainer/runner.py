@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from asyncio.subprocess import Process
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,7 +114,7 @@ class Runner:
 
     async def _attempt(self, job: Job) -> None:
         heartbeat: asyncio.Task[None] | None = None
-        process: Process | None = None
+        process: children.Child | None = None
         fresh = not self._launcher.events_path(job).exists()
         attempt = _Attempt(job, worker_sequence=0 if fresh else job.worker_sequence)
         try:
@@ -126,13 +125,13 @@ class Runner:
             await self._guarded(heartbeat, self._conclude(attempt, process.returncode))
         except asyncio.CancelledError:
             if process is not None:
-                await children.stop(process, grace_seconds=self._grace_seconds)
+                await process.stop(grace_seconds=self._grace_seconds)
             with suppress(LeaseLost):  # it ended just now, or somebody else has it
                 await self._store.finish(job, JobState.QUEUED, error="the trainer is shutting down")
             raise
         finally:
             if process is not None:
-                await children.stop(process, grace_seconds=0)
+                await process.stop(grace_seconds=0)
             helpers = [task for task in (heartbeat, attempt.result, *attempt.live) if task is not None]
             for task in helpers:
                 task.cancel()
@@ -157,7 +156,7 @@ class Runner:
                 attempt.wanted = state
             await self._store.bell.wait(self._heartbeat_seconds)
 
-    async def _follow(self, attempt: _Attempt, process: Process) -> None:
+    async def _follow(self, attempt: _Attempt, process: children.Child) -> None:
         """Stores the worker's events until it has exited and its log is read to the end."""
         tail = EventTail(self._launcher.events_path(attempt.job), after=attempt.worker_sequence)
         exited = asyncio.create_task(process.wait())
@@ -170,10 +169,10 @@ class Runner:
             if done:
                 return
             if attempt.wanted and asked_at is None:
-                children.signal_group(process.pid, signal.SIGTERM)
+                process.signal(signal.SIGTERM)
                 asked_at = loop.time()
             if asked_at is not None and loop.time() - asked_at > self._grace_seconds:
-                children.signal_group(process.pid, signal.SIGKILL)
+                process.signal(signal.SIGKILL)
             await asyncio.wait({exited}, timeout=TAIL_SECONDS)
 
     async def _store_event(self, attempt: _Attempt, event: dict[str, Any]) -> None:

@@ -20,6 +20,18 @@ WATCH_POLL_SECONDS = 1.0
 DEFAULT_RECIPE = "qlora"
 MAX_REQUEST_ID_CHARS = 128
 
+SCOPES = {
+    "CreateTrainingJob": "trainer:write",
+    "GetTrainingJob": "trainer:read",
+    "ListTrainingJobs": "trainer:read",
+    "CancelTrainingJob": "trainer:write",
+    "PauseTrainingJob": "trainer:write",
+    "ResumeTrainingJob": "trainer:write",
+    "WatchTrainingJob": "trainer:read",
+    "ListCheckpoints": "trainer:read",
+    "ListRecipes": "trainer:read",
+}
+
 
 class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     """See trainer.proto."""

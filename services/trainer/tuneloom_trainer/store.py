@@ -12,10 +12,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tuneloom_common.bell import Bell
-from tuneloom_common.database import utc, whole
+from tuneloom_common.database import Database, Transaction, utc
 from tuneloom_common.errors import FailedPrecondition, NotFound
 from tuneloom_common.ids import new_id
 from tuneloom_trainer.jobs import LEASED, MOVES, Artifact, Checkpoint, Job, JobEvent, JobState
@@ -33,19 +32,18 @@ class JobStore:
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        database: Database,
         *,
         lease: timedelta,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.engine = engine
+        self._database = database
         self.bell = Bell()
         self._lease = lease
         self._clock = clock
 
     # For clients
 
-    @whole
     async def create(
         self,
         *,
@@ -60,7 +58,7 @@ class JobStore:
     ) -> Job:
         """Queues a job; the same request_id returns the same job."""
         now = self._clock()
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             if request_id:
                 found = (await db.execute(sa.select(jobs).where(jobs.c.request_id == request_id))).one_or_none()
                 if found is not None:
@@ -89,21 +87,18 @@ class JobStore:
         self.bell.ring()
         return job
 
-    @whole
     async def get(self, job_id: str) -> Job:
-        async with self.engine.begin() as db:
+        async with self._database.read() as db:
             return await _get(db, job_id)
 
-    @whole
     async def list_jobs(self, *, before: int, limit: int) -> list[tuple[int, Job]]:
         """(sequence, job) below a sequence (0: from the newest), newest first."""
         query = sa.select(jobs).order_by(jobs.c.sequence.desc()).limit(limit)
         if before:
             query = query.where(jobs.c.sequence < before)
-        async with self.engine.begin() as db:
+        async with self._database.read() as db:
             return [(row.sequence, _to_job(row)) for row in (await db.execute(query)).all()]
 
-    @whole
     async def events_after(self, job_id: str, sequence: int, *, limit: int = 500) -> list[JobEvent]:
         query = (
             sa.select(job_events)
@@ -111,37 +106,33 @@ class JobStore:
             .order_by(job_events.c.sequence)
             .limit(limit)
         )
-        async with self.engine.begin() as db:
+        async with self._database.read() as db:
             return [
                 JobEvent(row.sequence, utc(row.create_time), row.kind, row.body)
                 for row in (await db.execute(query)).all()
             ]
 
-    @whole
     async def list_checkpoints(self, job_id: str, *, before: int, limit: int) -> list[Checkpoint]:
         """Checkpoints below a step (0: from the newest), newest first."""
         query = sa.select(checkpoints).where(checkpoints.c.job_id == job_id)
         if before:
             query = query.where(checkpoints.c.step < before)
-        async with self.engine.begin() as db:
+        async with self._database.read() as db:
             await _get(db, job_id)
             rows = (await db.execute(query.order_by(checkpoints.c.step.desc()).limit(limit))).all()
         return [Checkpoint(row.job_id, row.step, row.version, row.loss, utc(row.create_time)) for row in rows]
 
-    @whole
     async def request_cancel(self, job_id: str) -> Job:
         """A job nobody runs ends at once; a running one when its runner notices."""
         return await self._request(job_id, running=JobState.CANCELLING, idle=JobState.CANCELLED, verb="cancel")
 
-    @whole
     async def request_pause(self, job_id: str) -> Job:
         """A job nobody runs pauses at once; a running one after it has saved a checkpoint."""
         return await self._request(job_id, running=JobState.PAUSING, idle=JobState.PAUSED, verb="pause")
 
-    @whole
     async def resume(self, job_id: str) -> Job:
         """Puts a paused job back into the queue."""
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             job = await _get(db, job_id, lock=True)
             if job.state is not JobState.PAUSED:
                 raise FailedPrecondition(f"{job.name} is {job.state}; only a paused job can be resumed")
@@ -151,7 +142,7 @@ class JobStore:
         return job
 
     async def _request(self, job_id: str, *, running: JobState, idle: JobState, verb: str) -> Job:
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             job = await _get(db, job_id, lock=True)
             target = running if job.state.leased else idle
             if job.state is target:
@@ -165,7 +156,6 @@ class JobStore:
 
     # For the runner
 
-    @whole
     async def claim(self) -> Job | None:
         """Takes the oldest queued job, or one whose runner has let its lease run out."""
         now = self._clock()
@@ -177,7 +167,7 @@ class JobStore:
             .limit(1)
             .with_for_update(skip_locked=True)
         )
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             row = (await db.execute(query)).one_or_none()
             if row is None:
                 return None
@@ -198,17 +188,15 @@ class JobStore:
         self.bell.ring()
         return job
 
-    @whole
     async def heartbeat(self, job: Job) -> JobState:
         """Extends the lease and returns the state as clients want it; raises LeaseLost after another claim."""
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             await db.execute(_held(job).values(lease_expire_time=self._clock() + self._lease))
             current = await _get(db, job.id)
             if current.lease_epoch != job.lease_epoch:
                 raise LeaseLost(job.id)
             return current.state
 
-    @whole
     async def append_events(
         self, job: Job, events: Sequence[tuple[str, dict[str, Any]]], *, worker_sequence: int
     ) -> None:
@@ -217,15 +205,14 @@ class JobStore:
         for kind, body in events:
             if kind == "progress":
                 values["progress"] = body
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             await self._require(db, _held(job).values(**values, update_time=self._clock()), job)
             await self._append(db, job.id, events)
         self.bell.ring()
 
-    @whole
     async def enter_running(self, job: Job) -> None:
         """VALIDATING -> RUNNING; a job that was asked to stop meanwhile stays as it is."""
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             current = await _get(db, job.id, lock=True)
             if current.lease_epoch != job.lease_epoch or not current.state.leased:
                 raise LeaseLost(job.id)
@@ -233,10 +220,9 @@ class JobStore:
                 await self._move(db, current, JobState.RUNNING)
         self.bell.ring()
 
-    @whole
     async def add_checkpoint(self, job: Job, *, step: int, version: str, loss: float) -> None:
         """Remembers a registered checkpoint; registering the same step again replaces it."""
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             await self._require(db, _held(job).values(update_time=self._clock()), job)
             same = sa.and_(checkpoints.c.job_id == job.id, checkpoints.c.step == step)
             await db.execute(checkpoints.delete().where(same))
@@ -246,16 +232,14 @@ class JobStore:
                 )
             )
 
-    @whole
     async def set_results(self, job: Job, **versions: str) -> None:
         """Stores result_version or merged_version as soon as they are registered."""
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             await self._require(db, _held(job).values(**versions, update_time=self._clock()), job)
 
-    @whole
     async def finish(self, job: Job, state: JobState, *, error: str = "", reason: str = "") -> None:
         """Leaves the leased states: to a final one, to PAUSED, or back to QUEUED."""
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             current = await _get(db, job.id, lock=True)
             if current.lease_epoch != job.lease_epoch or not current.state.leased:
                 raise LeaseLost(job.id)
@@ -264,20 +248,19 @@ class JobStore:
             await self._move(db, current, state, reason=error, error=error, error_reason=reason)
         self.bell.ring()
 
-    @whole
     async def requeue_crashed(self, job: Job, error: str) -> None:
         """Back to QUEUED after its worker died on its own, and counted."""
-        async with self.engine.begin() as db:
+        async with self._database.write() as db:
             await self._require(db, _held(job).values(crash_count=jobs.c.crash_count + 1), job)
         await self.finish(job, JobState.QUEUED, error=error)
 
-    async def _require(self, db: AsyncConnection, statement: sa.Update, job: Job) -> None:
+    async def _require(self, db: Transaction, statement: sa.Update, job: Job) -> None:
         if (await db.execute(statement)).rowcount == 0:
             raise LeaseLost(job.id)
 
     async def _move(
         self,
-        db: AsyncConnection,
+        db: Transaction,
         job: Job,
         state: JobState,
         *,
@@ -299,7 +282,7 @@ class JobStore:
         )
         await self._append(db, job.id, [("state_changed", {"state": state, "reason": reason})])
 
-    async def _append(self, db: AsyncConnection, job_id: str, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    async def _append(self, db: Transaction, job_id: str, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
         if not events:
             return
         last = (await db.execute(sa.select(jobs.c.event_sequence).where(jobs.c.id == job_id))).scalar_one()
@@ -317,7 +300,7 @@ def _held(job: Job, states: Collection[JobState] = LEASED) -> sa.Update:
     return jobs.update().where(jobs.c.id == job.id, jobs.c.lease_epoch == job.lease_epoch, jobs.c.state.in_(states))
 
 
-async def _get(db: AsyncConnection, job_id: str, *, lock: bool = False) -> Job:
+async def _get(db: Transaction, job_id: str, *, lock: bool = False) -> Job:
     """`lock` holds off other writers to the end of the transaction, where beginning one does not (PostgreSQL)."""
     query = sa.select(jobs).where(jobs.c.id == job_id)
     row = (await db.execute(query.with_for_update() if lock else query)).one_or_none()

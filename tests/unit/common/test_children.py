@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tuneloom_common.children import PARENT_VARIABLE, die_with_parent, last_lines, signal_group, spawn, stop
+from tuneloom_common.children import PARENT_VARIABLE, Inherit, die_with_parent, environment, last_lines, spawn
 
 READY_THEN_WAIT = "import signal, sys; print('ready', flush=True); signal.pause()"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {READY_THEN_WAIT}"
@@ -74,43 +74,74 @@ async def test_a_command_that_does_not_exist_is_an_os_error(tmp_path: Path) -> N
 async def test_stop_asks_first(tmp_path: Path) -> None:
     process = await spawn([sys.executable, "-c", READY_THEN_WAIT], log=tmp_path / "log")
     await first_line(tmp_path / "log")
-    assert await asyncio.wait_for(stop(process, grace_seconds=60), 20) == -signal.SIGTERM
+    assert await asyncio.wait_for(process.stop(grace_seconds=60), 20) == -signal.SIGTERM
 
 
 async def test_stop_kills_who_does_not_listen(tmp_path: Path) -> None:
     process = await spawn([sys.executable, "-c", DEAF], log=tmp_path / "log")
     await first_line(tmp_path / "log")
-    assert await asyncio.wait_for(stop(process, grace_seconds=0.05), 20) == -signal.SIGKILL
+    assert await asyncio.wait_for(process.stop(grace_seconds=0.05), 20) == -signal.SIGKILL
 
 
 async def test_stop_takes_the_whole_group(tmp_path: Path) -> None:
     process = await spawn([sys.executable, "-c", FAMILY], log=tmp_path / "log")
     grandchild = int(await first_line(tmp_path / "log"))
-    await asyncio.wait_for(stop(process, grace_seconds=60), 20)
+    await asyncio.wait_for(process.stop(grace_seconds=60), 20)
     await ended(grandchild)
 
 
-async def test_stop_takes_the_group_of_a_leader_that_died(tmp_path: Path) -> None:
+async def test_what_a_dead_child_leaves_in_its_group_is_killed_at_once(tmp_path: Path) -> None:
     process = await spawn([sys.executable, "-c", FAMILY], log=tmp_path / "log")
     grandchild = int(await first_line(tmp_path / "log"))
-    process.kill()
-    await process.wait()
-    os.kill(grandchild, 0)
-    assert await stop(process, grace_seconds=60) == -signal.SIGKILL
+    process.signal(signal.SIGUSR1)
+    assert await process.wait() == -signal.SIGUSR1
     await ended(grandchild)
 
 
 async def test_stopping_twice_gives_the_same_status(tmp_path: Path) -> None:
     process = await spawn([sys.executable, "-c", "raise SystemExit(7)"], log=tmp_path / "log")
     assert await process.wait() == 7
-    assert await stop(process, grace_seconds=1) == 7
-    assert await stop(process, grace_seconds=1) == 7
+    assert await process.stop(grace_seconds=1) == 7
+    assert await process.stop(grace_seconds=1) == 7
 
 
-def test_signalling_a_group_that_is_gone_is_fine() -> None:
-    done = subprocess.Popen([sys.executable, "-c", ""], start_new_session=True)
-    done.wait()
-    signal_group(done.pid, signal.SIGTERM)
+async def test_the_number_of_a_child_that_ended_is_not_signalled(tmp_path: Path) -> None:
+    """By then it may belong to somebody else."""
+    ended_child = await spawn([sys.executable, "-c", ""], log=tmp_path / "log")
+    await ended_child.wait()
+    stranger = await spawn([sys.executable, "-c", READY_THEN_WAIT], log=tmp_path / "stranger")
+    await first_line(tmp_path / "stranger")
+    ended_child._process.pid = stranger.pid  # as if the kernel had given the number away
+    ended_child.signal(signal.SIGKILL)
+    assert await ended_child.stop(grace_seconds=0) == 0
+    assert await stranger.stop(grace_seconds=60) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "TUNELOOM_TRAINER_REGISTRY_TOKEN",
+        "TUNELOOM_HOME",
+        "AWS_SECRET_ACCESS_KEY",
+        "HF_TOKEN",
+        "OPENAI_API_KEY",
+        "MY_PASSWORD",
+        "DATABASE_URL",
+    ],
+)
+async def test_a_child_learns_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "canary")
+    assert environment(Inherit.ALL)[name] == "canary"
+    process = await spawn([sys.executable, "-c", "import os; print(os.environ)"], log=tmp_path / "log")
+    await process.wait()
+    assert "canary" not in (tmp_path / "log").read_text()
+    assert "'PATH'" in (tmp_path / "log").read_text()
+
+
+async def test_what_a_child_writes_is_private(tmp_path: Path) -> None:
+    process = await spawn([sys.executable, "-c", "open('made', 'w')"], log=tmp_path / "log", cwd=tmp_path)
+    await process.wait()
+    assert (tmp_path / "made").stat().st_mode & 0o077 == 0
 
 
 async def test_a_child_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
@@ -130,7 +161,7 @@ asyncio.run(main())
     process = await spawn([sys.executable, "-c", parent], log=tmp_path / "parent")
     pid = int(await first_line(tmp_path / "parent"))
     assert await first_line(tmp_path / "log") == "ready"
-    process.kill()
+    process.signal(signal.SIGKILL)
     assert await process.wait() == -signal.SIGKILL
     await ended(pid)
 

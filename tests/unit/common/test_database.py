@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tuneloom_common.database import open_database, whole
+from tuneloom_common.database import Database, open_database
 
 REGISTRY = "tuneloom_registry.migrations"
 
@@ -18,8 +17,8 @@ def url(path: Path) -> str:
     return f"sqlite+aiosqlite:///{path}"
 
 
-async def tables(engine: AsyncEngine) -> set[str]:
-    async with engine.begin() as db:
+async def tables(engine: Database) -> set[str]:
+    async with engine.read() as db:
         return set(await db.run_sync(lambda connection: sa.inspect(connection).get_table_names()))
 
 
@@ -29,7 +28,7 @@ async def test_migrations_run_from_nothing_and_again(tmp_path: Path, service: st
     first = await open_database(url(path), migrations=f"tuneloom_{service}.migrations")
     made = await tables(first)
     assert "alembic_version" in made
-    async with first.begin() as db:
+    async with first.write() as db:
         await db.execute(sa.text("CREATE TABLE kept (x)"))
     await first.dispose()
     again = await open_database(url(path), migrations=f"tuneloom_{service}.migrations")
@@ -49,7 +48,7 @@ async def test_the_tables_match_what_the_migrations_leave(tmp_path: Path) -> Non
     from tuneloom_registry.tables import metadata
 
     engine = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
-    async with engine.begin() as db:
+    async with engine.write() as db:
         for name, table in metadata.tables.items():
             columns = await db.run_sync(lambda connection, name=name: sa.inspect(connection).get_columns(name))
             assert {column["name"] for column in columns} == set(table.columns.keys()), name
@@ -58,7 +57,7 @@ async def test_the_tables_match_what_the_migrations_leave(tmp_path: Path) -> Non
 
 async def test_sqlite_is_durable_and_checks_keys(tmp_path: Path) -> None:
     engine = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
-    async with engine.begin() as db:
+    async with engine.write() as db:
         answers = [
             (await db.execute(sa.text(f"PRAGMA {name}"))).scalar_one()
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
@@ -70,17 +69,17 @@ async def test_sqlite_is_durable_and_checks_keys(tmp_path: Path) -> None:
 async def test_a_transaction_that_reads_first_never_loses_its_write(tmp_path: Path) -> None:
     """Read, yield, write: with deferred transactions all but one fail with "database is locked"."""
     engine = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
-    async with engine.begin() as db:
+    async with engine.write() as db:
         await db.execute(sa.text("CREATE TABLE counter AS SELECT 0 AS n"))
 
     async def add() -> None:
-        async with engine.begin() as db:
+        async with engine.write() as db:
             n = (await db.execute(sa.text("SELECT n FROM counter"))).scalar_one()
             await asyncio.sleep(0)
             await db.execute(sa.text("UPDATE counter SET n = :n"), {"n": n + 1})
 
     await asyncio.gather(*(add() for _ in range(10)))
-    async with engine.begin() as db:
+    async with engine.write() as db:
         assert (await db.execute(sa.text("SELECT n FROM counter"))).scalar_one() == 10
     await engine.dispose()
 
@@ -89,13 +88,13 @@ async def test_a_failed_transaction_changes_nothing(tmp_path: Path) -> None:
     engine = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
 
     async def insert_and_fail() -> None:
-        async with engine.begin() as db:
+        async with engine.write() as db:
             await db.execute(sa.text("INSERT INTO fences VALUES ('a', 1)"))
             raise KeyError
 
     with pytest.raises(KeyError):
         await insert_and_fail()
-    async with engine.begin() as db:
+    async with engine.write() as db:
         assert (await db.execute(sa.text("SELECT count(*) FROM fences"))).scalar_one() == 0
     await engine.dispose()
 
@@ -134,9 +133,8 @@ async def test_a_call_cancelled_twice_in_a_statement_leaves_neither_waiters_nor_
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) SELECT max(i) FROM n"
     )
 
-    @whole
     async def read() -> None:
-        async with engine.begin() as db:
+        async with engine.write() as db:
             await db.execute(slow)
 
     for attempt in range(3):
@@ -149,6 +147,73 @@ async def test_a_call_cancelled_twice_in_a_statement_leaves_neither_waiters_nor_
         if left := asyncio.all_tasks() - others:
             _, waiting = await asyncio.wait(left, timeout=5)
             assert not waiting
-        async with asyncio.timeout(5), engine.begin() as db:  # less than the busy timeout
+        async with asyncio.timeout(5), engine.write() as db:  # less than the busy timeout
             await db.execute(sa.text("INSERT INTO fences VALUES (:scope, 1)"), {"scope": str(attempt)})
     await engine.dispose()
+
+
+async def test_a_reader_waits_for_no_writer_and_sees_the_last_commit(tmp_path: Path) -> None:
+    database = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+    count = sa.text("SELECT count(*) FROM fences")
+    async with asyncio.timeout(5), database.write() as writing:
+        await writing.execute(sa.text("INSERT INTO fences VALUES ('a', 1)"))
+        async with database.read() as reading:
+            assert await reading.scalar(count) == 0
+    async with database.read() as reading:
+        assert await reading.scalar(count) == 1
+    await database.dispose()
+
+
+async def test_a_reader_cannot_write(tmp_path: Path) -> None:
+    database = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+
+    async def write_while_reading() -> None:
+        async with database.read() as db:
+            await db.execute(sa.text("INSERT INTO fences VALUES ('a', 1)"))
+
+    with pytest.raises(sa.exc.OperationalError, match="readonly"):
+        await write_while_reading()
+    await database.dispose()
+
+
+async def test_who_gives_up_waiting_for_its_turn_holds_up_nobody(tmp_path: Path) -> None:
+    database = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+
+    async def insert() -> None:
+        async with database.write() as db:
+            await db.execute(sa.text("INSERT INTO fences VALUES ('b', 1)"))
+
+    async with database.write():
+        waiting = asyncio.create_task(insert())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    async with asyncio.timeout(5):
+        await insert()
+    await database.dispose()
+
+
+async def test_a_cancelled_write_changes_nothing(tmp_path: Path) -> None:
+    database = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+    inserted = asyncio.Event()
+
+    async def insert() -> None:
+        async with database.write() as db:
+            await db.execute(sa.text("INSERT INTO fences VALUES ('b', 1)"))
+            inserted.set()
+            await asyncio.Event().wait()
+
+    writing = asyncio.create_task(insert())
+    await inserted.wait()
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    async with database.read() as db:
+        assert await db.scalar(sa.text("SELECT count(*) FROM fences")) == 0
+    await database.dispose()
+
+
+async def test_a_database_in_memory_is_refused() -> None:
+    with pytest.raises(ValueError, match="sqlite\\+aiosqlite:///FILE"):
+        await open_database("sqlite+aiosqlite://", migrations=REGISTRY)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -9,6 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from pydantic import SecretStr
 
 from tuneloom.registry.v1 import registry_pb2 as pb
 from tuneloom.registry.v1 import versions_pb2 as versions
@@ -20,6 +22,7 @@ from tuneloom.registry.v1.registry_pb2_grpc import (
 from tuneloom_common import errors, logging
 from tuneloom_common.errors import BY_CODE, FailedPrecondition, InvalidArgument, NotFound, TuneloomError, Unavailable
 from tuneloom_common.grpc import bind, build_server, from_rpc_error, open_channel, translated
+from tuneloom_common.principals import PrincipalEntry, Principals
 
 SERVICE = "tuneloom.registry.v1.RegistryService"
 TOKEN = "s3cret"
@@ -60,7 +63,7 @@ class Example(RegistryServiceServicer):
 async def serving(service: Any, *, token: str | None = None) -> AsyncIterator[str]:
     server = await build_server(
         domain="example.tuneloom",
-        token=token,
+        principals=Principals(admin_token=SecretStr(token) if token else None),
         services=[(SERVICE, lambda server: add_RegistryServiceServicer_to_server(service, server))],
     )
     port = bind(server, "127.0.0.1:0", setting="PORT")
@@ -247,7 +250,7 @@ async def test_calls_without_a_request_id_get_their_own(stack: AsyncExitStack, s
 
 async def test_a_taken_port_is_named_with_its_setting(stack: AsyncExitStack, service: Example) -> None:
     address = await stack.enter_async_context(serving(service))
-    second = await build_server(domain="x", token=None, services=[])
+    second = await build_server(domain="x", services=[])
     with pytest.raises(FailedPrecondition, match=f"{address} is in use.*TUNELOOM_X_PORT") as caught:
         bind(second, address, setting="TUNELOOM_X_PORT")
     assert caught.value.reason == "PORT_IN_USE"
@@ -297,3 +300,44 @@ async def test_a_method_that_does_not_exist_is_unimplemented(stack: AsyncExitSta
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await channel.unary_unary(f"/{SERVICE}/Nonsense")(b"")
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.fixture
+async def restricted(stack: AsyncExitStack, service: Example) -> str:
+    """The address of a server where "reader" may only read; UploadBlob has no scope of its own."""
+    hashed = hashlib.sha256(b"reader").hexdigest()
+    server = await build_server(
+        domain="example.tuneloom",
+        principals=Principals([PrincipalEntry(id="reader", token_sha256=hashed, scopes=frozenset({"registry:read"}))]),
+        scopes={"GetModel": "registry:read", "WatchModels": "registry:write"},
+        services=[(SERVICE, lambda server: add_RegistryServiceServicer_to_server(service, server))],
+    )
+    port = bind(server, "127.0.0.1:0", setting="PORT")
+    await server.start()
+    stack.push_async_callback(server.stop, 0)
+    return f"127.0.0.1:{port}"
+
+
+async def test_a_principal_may_do_what_its_scopes_say(stack: AsyncExitStack, restricted: str) -> None:
+    stub: Any = RegistryServiceStub(await stack.enter_async_context(open_channel(restricted, token="reader")))
+    assert (await stub.GetModel(GET)).name == "models/a"
+    for call, scope in (
+        (anext(aiter(stub.WatchModels(pb.WatchModelsRequest()))), "registry:write"),
+        (stub.UploadBlob(parts()), "admin"),
+    ):
+        with pytest.raises(errors.PermissionDenied, match=f"it needs the scope '{scope}'"), translated("example"):
+            await call
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_speaks_both_versions(stack: AsyncExitStack, service: Example, version: str) -> None:
+    address = await stack.enter_async_context(serving(service))
+    channel = await stack.enter_async_context(open_channel(address, token=None))
+    ask = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    answers = ask(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+    names = {service.name for service in (await anext(aiter(answers))).list_services_response.service}
+    assert {SERVICE, f"grpc.reflection.{version}.ServerReflection"} <= names

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from tuneloom.registry.v1 import registry_pb2_grpc
 from tuneloom.registry.v1.registry_pb2 import ResolveVersionRequest
 from tuneloom.registry.v1.versions_pb2 import ArtifactKind, Version
@@ -16,6 +18,7 @@ from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import BaseRef, Lora, Manifest
 from tuneloom_common.names import EngineName
 from tuneloom_common.objects import ObjectStore
+from tuneloom_common.principals import Principals
 
 TOKEN = "registry-token"
 
@@ -89,7 +92,7 @@ async def running_registry(root: Path) -> AsyncIterator[FakeRegistry]:
     registry = FakeRegistry(objects, root / "staging")  # type: ignore[abstract]  # the rest answers UNIMPLEMENTED
     server = await build_server(
         domain="registry.tuneloom",
-        token=TOKEN,
+        principals=Principals(admin_token=SecretStr(TOKEN)),
         services=[
             (
                 "tuneloom.registry.v1.RegistryService",

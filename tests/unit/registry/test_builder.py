@@ -254,7 +254,7 @@ async def _claim_away(versions: VersionStore, build: Build) -> None:
     """What a claim by another process leaves."""
     from tuneloom_registry.tables import builds
 
-    async with versions.engine.begin() as db:
+    async with versions._database.write() as db:
         await db.execute(builds.update().where(builds.c.id == build.id).values(lease_epoch=build.lease_epoch + 1))
 
 

@@ -117,7 +117,6 @@ async def serve_registry(registry: FakeRegistry) -> AsyncIterator[str]:
     """Runs the fake on loopback; yields its address."""
     server = await build_server(
         domain="registry.tuneloom",
-        token=None,
         services=[
             (
                 "tuneloom.registry.v1.RegistryService",

@@ -215,7 +215,7 @@ async def test_a_lost_lease_kills_the_worker_and_publishes_nothing_more(
     app: TrainerApp, registry: FakeRegistry, tmp_path: Path
 ) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
-    thief = JobStore(app.store.engine, lease=timedelta(hours=1), clock=lambda: later)
+    thief = JobStore(app.store._database, lease=timedelta(hours=1), clock=lambda: later)
     async with running(app) as runner:
         job = await submit(app, registry, "wait")
         await until_checkpoint(app, job)
