@@ -2,6 +2,9 @@
 
 The digest of a version is the sha256 of its manifest's canonical JSON (UTF-8, sorted keys, no spaces, absent
 fields left out), so equal content has equal identity everywhere.
+
+A reader keeps what it does not know: a manifest from a newer release has the same bytes and digest here. So a field
+that is added defaults to None, which is left out; any other default would change the digests of what is stored.
 """
 
 from __future__ import annotations
@@ -11,7 +14,15 @@ import json
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from tuneloom_common.errors import InvalidArgument
 from tuneloom_common.ids import check_sha256
@@ -21,7 +32,13 @@ SCHEMA_VERSION: Literal[1] = 1
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, ser_json_inf_nan="constants")
+
+    @model_serializer(mode="wrap")
+    def _present(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Our own fields without those that are None, unknown ones as they came."""
+        values: dict[str, Any] = serialize(self)
+        return {key: value for key, value in values.items() if value is not None or key not in type(self).model_fields}
 
 
 class FileEntry(_Part):
@@ -117,6 +134,16 @@ class Manifest(_Part):
     lineage: Lineage | None = None
     proof: Proof | None = None
 
+    @field_validator("schema_version", mode="before")
+    @classmethod
+    def _readable(cls, version: Any) -> Any:
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise ValueError(
+                f"this release reads manifests up to version {SCHEMA_VERSION} and this one has {version}; it was "
+                "written by a newer Tuneloom, upgrade this one to read it"
+            )
+        return version
+
     @field_validator("files")
     @classmethod
     def _unique_and_sorted(cls, files: tuple[FileEntry, ...]) -> tuple[FileEntry, ...]:
@@ -133,7 +160,7 @@ class Manifest(_Part):
         return sum(file.size for file in self.files)
 
     def canonical(self) -> bytes:
-        return canonical_json(self.model_dump(mode="json", exclude_none=True))
+        return canonical_json(self.model_dump(mode="json"))
 
     @property
     def digest(self) -> str:
@@ -143,11 +170,15 @@ class Manifest(_Part):
     def parse(cls, data: str | bytes) -> Manifest:
         """Parses and validates; raises InvalidArgument naming the offending field."""
         try:
-            return cls.model_validate_json(data)
+            manifest = cls.model_validate_json(data)
+            manifest.canonical()
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "manifest_json"
             raise InvalidArgument(f"manifest: {where}: {first['msg']}", field=where) from None
+        except (ValueError, RecursionError) as error:  # in a field we do not know: NaN, or too deep
+            raise InvalidArgument(f"manifest: it has no canonical form: {error}", field="manifest_json") from None
+        return manifest
 
 
 def canonical_json(value: Any) -> bytes:

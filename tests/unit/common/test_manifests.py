@@ -149,7 +149,7 @@ def test_canonical_json_refuses_nan() -> None:
         (raw(files=[{"path": "a", "size": -1, "sha256": SHA}]), "files.0.size"),
         (raw(files=[{"path": "a", "size": 1, "sha256": "AB" * 32}]), "files.0.sha256"),
         (raw(files=[{"path": "a", "size": 1}]), "files.0.sha256"),
-        (raw(unknown=1), "unknown"),
+        (raw(unknown=1, schema_version="one"), "schema_version"),
         (raw(base={"model": "qwen", "digest": "../../etc"}), "base.digest"),
         (raw(base={"model": "qwen"}), "base.digest"),
         ([], "manifest_json"),
