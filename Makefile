@@ -19,13 +19,13 @@ demo: install-engine ## From nothing to a fine-tuned, merged, proven and served 
 up: install-engine ## Start every service on this machine
 	@$(BIN)/tuneloom up
 
-check: install ## Lint, types, import rules, proto drift, slim imports
+check: install ## Lint, types, import rules, proto drift, slim imports, contracts of earlier releases
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy protos/gen/tuneloom services examples/demo.py
 	@$(BIN)/lint-imports
 	@scripts/protos --check
-	@$(BIN)/pytest -q tests/slim
+	@$(BIN)/pytest -q tests/slim tests/contract
 
 format: install ## Format the code
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
