@@ -171,6 +171,7 @@ def recipes() -> None:
 
     for recipe in run(fetch).recipes:
         out.print(f"[bold]{recipe.name}[/]  {recipe.description}")
+        recipe.spec.ClearField("method")  # tuning, under its older name
         for key, value in MessageToDict(recipe.spec, preserving_proto_field_name=True).items():
             nested = value.items() if isinstance(value, dict) else ()
             for inner, setting in nested:

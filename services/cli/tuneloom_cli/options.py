@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from tuneloom_common.errors import InvalidArgument
 
-CHOICES = {"method": ("lora", "full"), "quantization": ("none", "nf4")}
-
 if TYPE_CHECKING:
     from tuneloom.trainer.v1.jobs_pb2 import TrainingSpec
 
@@ -21,7 +19,7 @@ def parse_overrides(settings: Iterable[str], sample_prompts: Iterable[str] = ())
     from tuneloom.trainer.v1.jobs_pb2 import TrainingSpec
 
     spec = TrainingSpec(sample_prompts=sample_prompts)
-    known = option_names()
+    known = _options()
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals:
@@ -30,37 +28,52 @@ def parse_overrides(settings: Iterable[str], sample_prompts: Iterable[str] = ())
             near = get_close_matches(path, known, n=1)
             hint = f"did you mean {near[0]}?" if near else "'tuneloom jobs recipes' shows the options"
             raise InvalidArgument(f"--set {setting}: there is no option {path!r}; {hint}")
-        value: Any = _value(path, text)
+        field = known[path]
+        value: Any = _value(field, text)
         for part in reversed(path.split(".")):
             value = {part: value}
         try:
             ParseDict(value, spec)
         except ParseError as error:
-            choices = f"; choose one of {', '.join(CHOICES[path])}" if path in CHOICES else ""
+            choices = f"; choose one of {', '.join(_choices(field))}" if field.enum_type else ""
             raise InvalidArgument(f"--set {setting}: {text!r} is not a value for {path}{choices}") from error
     return spec
 
 
 def option_names() -> list[str]:
     """Every option, nested ones with a dot."""
+    return list(_options())
+
+
+def _options() -> dict[str, Any]:
+    """Every option's field in the contract, by its name."""
     from tuneloom.trainer.v1.jobs_pb2 import TrainingSpec
 
-    names = []
+    options: dict[str, Any] = {}
     for field in TrainingSpec.DESCRIPTOR.fields:
-        if field.message_type is not None:
-            names += [f"{field.name}.{inner.name}" for inner in field.message_type.fields]
+        if field.message_type is None:
+            options[field.name] = field
         else:
-            names.append(field.name)
-    return names
+            options |= {f"{field.name}.{inner.name}": inner for inner in field.message_type.fields}
+    return options
 
 
-def _value(path: str, text: str) -> Any:
-    if path in CHOICES:
-        return f"{path}_{text}".upper()
-    if path.endswith("target_modules"):
-        return [part for part in text.split(",") if part]
-    if path == "sample_prompts":
+def _choices(field: Any) -> list[str]:
+    return [value.name.removeprefix(_prefix(field)).lower() for value in field.enum_type.values if value.number]
+
+
+def _prefix(field: Any) -> str:
+    name: str = field.enum_type.values_by_number[0].name
+    return name.removesuffix("UNSPECIFIED")
+
+
+def _value(field: Any, text: str) -> Any:
+    if field.enum_type:
+        return f"{_prefix(field)}{text}".upper()
+    if field.name == "sample_prompts":  # a prompt may hold commas
         return [text]
+    if field.is_repeated:
+        return [part for part in text.split(",") if part]
     if text in ("true", "false"):
         return text == "true"
     return text

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from tuneloom_trainer.worker.protocol import LoggedEvent
 
 
 class EventTail:
@@ -16,7 +16,7 @@ class EventTail:
         self._after = after
         self._offset = 0
 
-    def read(self) -> Iterator[dict[str, Any]]:
+    def read(self) -> Iterator[LoggedEvent]:
         """Yields the new events in order; a line still being written is left for the next call."""
         try:
             with self._path.open("rb") as log:
@@ -27,7 +27,7 @@ class EventTail:
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
         for line in whole.splitlines():
-            event: dict[str, Any] = json.loads(line)
-            if event["seq"] > self._after:
-                self._after = event["seq"]
-                yield event
+            logged = LoggedEvent.parse(line)
+            if logged.sequence > self._after:
+                self._after = logged.sequence
+                yield logged

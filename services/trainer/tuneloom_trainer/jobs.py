@@ -1,11 +1,15 @@
-"""The trainer's vocabulary: jobs, their states and the moves between them. Imports nothing of ours."""
+"""The trainer's vocabulary: jobs, their states and the moves between them, and what can happen to a job."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
+
+from tuneloom_trainer.specs import TrainingSpec
+from tuneloom_trainer.training_events import DataReport, EventBody, Note, Progress, SampleChat
 
 
 class JobState(StrEnum):
@@ -72,14 +76,14 @@ class Job:
     dataset: Artifact
     output_model: str
     recipe: str
-    spec: dict[str, Any]
+    spec: TrainingSpec
     merge: bool
     state: JobState
     create_time: datetime
     update_time: datetime
     error: str = ""
     error_reason: str = ""
-    progress: dict[str, Any] | None = None
+    progress: Progress | None = None
     result_version: str = ""
     merged_version: str = ""
     end_time: datetime | None = None
@@ -92,14 +96,42 @@ class Job:
         return f"trainingJobs/{self.id}"
 
 
+class StateChanged(EventBody):
+    """The job entered a state; `reason` is the error, or who asked."""
+
+    kind: ClassVar[str] = "state_changed"
+    state: JobState
+    reason: str = ""
+
+
+class CheckpointRegistered(EventBody):
+    """`version` is the checkpoint's name in the registry."""
+
+    kind: ClassVar[str] = "checkpoint"
+    step: int
+    version: str
+    loss: float = 0.0
+
+
+BODIES: dict[str, type[EventBody]] = {
+    body.kind: body for body in (StateChanged, Progress, SampleChat, CheckpointRegistered, DataReport, Note)
+}
+
+
 @dataclass(frozen=True, slots=True)
 class JobEvent:
-    """Something that happened to a job. `kind` names the field of TrainingJobEvent that `body` fills."""
+    """Something that happened to a job."""
 
     sequence: int
     create_time: datetime
-    kind: str
-    body: dict[str, Any]
+    body: EventBody
+
+
+def read_body(kind: str, stored: Mapping[str, Any]) -> EventBody:
+    """A body as any release stored it; a kind that is not known here is told as a note."""
+    if kind not in BODIES:
+        return Note(text=f"{kind}: {dict(stored)}")
+    return BODIES[kind].model_validate(stored)
 
 
 @dataclass(frozen=True, slots=True)

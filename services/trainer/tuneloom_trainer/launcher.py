@@ -11,7 +11,6 @@ from tuneloom_common import children
 from tuneloom_common.manifests import Manifest
 from tuneloom_common.objects import ObjectStore
 from tuneloom_trainer.jobs import Job
-from tuneloom_trainer.specs import TrainingSpec
 from tuneloom_trainer.worker.protocol import CHECKPOINTS_DIR, EVENTS_FILE, WorkerSpec
 
 WORKER_LOG = "worker.log"
@@ -34,6 +33,7 @@ class Launcher:
 
     async def prepare(self, job: Job, *, restore: tuple[int, Manifest] | None) -> Path:
         """Fetches what the worker needs. `restore` is the newest registered (step, checkpoint), if any."""
+        job.spec.require_readable()
         run_dir = self.run_dir(job)
         checkpoints = run_dir / CHECKPOINTS_DIR
         checkpoints.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ class Launcher:
             job=job.id,
             base_dir=(run_dir / "base").absolute(),
             dataset=data.absolute() / dataset.files[0].path,
-            training=TrainingSpec.model_validate(job.spec),
+            training=job.spec,
             device=self._device,  # type: ignore[arg-type] # checked by pydantic
             num_threads=self._threads,
         ).write(run_dir)

@@ -5,44 +5,22 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tuneloom.trainer.v1 import jobs_pb2, trainer_pb2
-from tuneloom_trainer.jobs import Checkpoint, Job, JobEvent, JobState
-from tuneloom_trainer.specs import Recipe
-
-_STATES = {state: jobs_pb2.JobState.Value(f"JOB_STATE_{state.name}") for state in JobState}
-
-
-def overrides(spec: Message) -> dict[str, Any]:
-    """The fields a request sets, as plain values; enums in lower case without their prefix."""
-    values: dict[str, Any] = {}
-    for field, value in spec.ListFields():
-        if field.type == FieldDescriptor.TYPE_MESSAGE:
-            values[field.name] = overrides(value)
-        elif field.type == FieldDescriptor.TYPE_ENUM:
-            assert field.enum_type is not None  # noqa: S101 - true of every enum field
-            known = field.enum_type.values_by_number.get(value)  # enums are open: a newer client may know more
-            values[field.name] = known.name.removeprefix(f"{field.name.upper()}_").lower() if known else value
-        elif field.is_repeated:
-            values[field.name] = tuple(value)
-        else:
-            values[field.name] = value
-    return values
+from tuneloom_trainer.jobs import Checkpoint, CheckpointRegistered, Job, JobEvent
+from tuneloom_trainer.specs import Recipe, TrainingSpec
+from tuneloom_trainer.wire import fill, values_of
 
 
-def to_spec(spec: dict[str, Any]) -> jobs_pb2.TrainingSpec:
+def overrides(spec: jobs_pb2.TrainingSpec) -> dict[str, Any]:
+    """The options a request sets."""
+    return values_of(spec)
+
+
+def to_spec(spec: TrainingSpec) -> jobs_pb2.TrainingSpec:
     """A resolved spec on the wire."""
-    fields = dict(spec)
-    lora = fields.pop("lora")
-    return jobs_pb2.TrainingSpec(
-        method=jobs_pb2.Method.Value(f"METHOD_{fields.pop('method').upper()}"),
-        quantization=jobs_pb2.Quantization.Value(f"QUANTIZATION_{fields.pop('quantization').upper()}"),
-        lora=jobs_pb2.LoraSpec(**lora),
-        **fields,
-    )
+    return fill(jobs_pb2.TrainingSpec(), spec)
 
 
 def to_job(job: Job) -> jobs_pb2.TrainingJob:
@@ -54,10 +32,10 @@ def to_job(job: Job) -> jobs_pb2.TrainingJob:
         recipe=job.recipe,
         spec=to_spec(job.spec),
         merge=job.merge,
-        state=_STATES[job.state],
+        state=jobs_pb2.JobState.Value(f"JOB_STATE_{job.state.name}"),
         error=job.error,
         error_reason=job.error_reason,
-        progress=jobs_pb2.Progress(**job.progress) if job.progress else None,
+        progress=fill(jobs_pb2.Progress(), job.progress) if job.progress else None,
         result_version=job.result_version,
         merged_version=job.merged_version,
         create_time=_time(job.create_time),
@@ -81,28 +59,16 @@ def to_checkpoint(checkpoint: Checkpoint) -> jobs_pb2.Checkpoint:
 def to_event(job_id: str, event: JobEvent) -> trainer_pb2.TrainingJobEvent:
     message = trainer_pb2.TrainingJobEvent(sequence=event.sequence, create_time=_time(event.create_time))
     body = event.body
-    match event.kind:
-        case "state_changed":
-            message.state_changed.state = _STATES[JobState(body["state"])]
-            message.state_changed.reason = body["reason"]
-        case "checkpoint":
-            found = Checkpoint(job_id, body["step"], body["version"], body["loss"], event.create_time)
-            message.checkpoint.CopyFrom(to_checkpoint(found))
-        case "progress":
-            message.progress.CopyFrom(jobs_pb2.Progress(**body))
-        case "sample_chat":
-            message.sample_chat.CopyFrom(trainer_pb2.SampleChat(**body))
-        case "data_report":
-            message.data_report.CopyFrom(trainer_pb2.DataReport(**body))
-        case _:
-            message.note.text = str(body.get("text", body))
+    if isinstance(body, CheckpointRegistered):
+        registered = Checkpoint(job_id, body.step, body.version, body.loss, event.create_time)
+        message.checkpoint.CopyFrom(to_checkpoint(registered))
+    else:
+        fill(getattr(message, body.kind), body)
     return message
 
 
 def to_recipe(recipe: Recipe) -> trainer_pb2.Recipe:
-    return trainer_pb2.Recipe(
-        name=recipe.name, description=recipe.description, spec=to_spec(recipe.spec.model_dump(mode="json"))
-    )
+    return fill(trainer_pb2.Recipe(), recipe)
 
 
 def _time(value: datetime) -> Timestamp:

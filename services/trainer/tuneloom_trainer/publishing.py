@@ -34,13 +34,13 @@ class Publisher:
             files=files,
             base=BaseRef(model=VersionName.parse(job.base.name).id, digest=job.base.digest),
             template=Template(**{**template, "stop_tokens": tuple(template["stop_tokens"])}),
-            quantization=job.spec["quantization"],
+            quantization=job.spec.quantization,
             lineage=Lineage(
                 job=job.id,
                 step=step,
                 datasets=(job.dataset.digest,),
-                recipe=hashlib.sha256(canonical_json(job.spec)).hexdigest(),
-                seed=job.spec["seed"],
+                recipe=hashlib.sha256(canonical_json(job.spec.model_dump(mode="json"))).hexdigest(),
+                seed=job.spec.seed,
                 code_version=distribution_version("tuneloom-trainer"),
             ),
         )
@@ -70,7 +70,7 @@ class Publisher:
 
     async def merged(self, job: Job, adapter: str) -> str:
         """Merges and proves the result; returns the merged version's name."""
-        prompts = job.spec["sample_prompts"]
+        prompts = job.spec.sample_prompts
         return await self._registry.build(
             builds_pb2.Build(merge=builds_pb2.MergeSpec(adapter=adapter, proof_prompts=prompts)),
             job=job,

@@ -19,16 +19,24 @@ from tuneloom_common import children
 from tuneloom_common.errors import TuneloomError, Unavailable
 from tuneloom_trainer import mapping
 from tuneloom_trainer.events import EventTail
-from tuneloom_trainer.jobs import Job, JobEvent, JobState
+from tuneloom_trainer.jobs import CheckpointRegistered, Job, JobEvent, JobState
 from tuneloom_trainer.launcher import Launcher
 from tuneloom_trainer.publishing import Publisher
 from tuneloom_trainer.registry_client import RegistryClient
 from tuneloom_trainer.store import JobStore, LeaseLost
-from tuneloom_trainer.worker.protocol import EXIT_DONE, EXIT_STOPPED
+from tuneloom_trainer.training_events import DataReport, EventBody, Note, Progress, SampleChat
+from tuneloom_trainer.worker.protocol import (
+    EXIT_DONE,
+    EXIT_STOPPED,
+    CheckpointSaved,
+    Failed,
+    Finished,
+    LoggedEvent,
+    Training,
+)
 
 POLL_SECONDS = 1.0
 TAIL_SECONDS = 0.1
-STORED_AS_IS = ("data_report", "progress", "sample_chat", "note")
 log = structlog.get_logger()
 
 
@@ -175,33 +183,31 @@ class Runner:
                 process.signal(signal.SIGKILL)
             await asyncio.wait({exited}, timeout=TAIL_SECONDS)
 
-    async def _store_event(self, attempt: _Attempt, event: dict[str, Any]) -> None:
+    async def _store_event(self, attempt: _Attempt, logged: LoggedEvent) -> None:
         job = attempt.job
-        kind, sequence = event["type"], event["seq"]
-        body = {key: value for key, value in event.items() if key not in ("seq", "time", "type")}
-        stored: list[tuple[str, dict[str, Any]]] = []
-        if kind in STORED_AS_IS:
-            mapping.to_event(job.id, JobEvent(sequence, job.create_time, kind, body))  # refuse what cannot be told
-            stored.append((kind, body))
-        elif kind == "training":
-            await self._store.enter_running(job)
-        elif kind == "checkpoint":
-            stored.append(await self._publish(attempt, body))
-        elif kind == "failed":
-            attempt.failure = (body["reason"], body["message"])
-        elif kind == "finished":
-            attempt.finished = True
-        await self._store.append_events(job, stored, worker_sequence=sequence)
+        stored: list[EventBody] = []
+        match logged.event:
+            case DataReport() | Progress() | SampleChat() | Note() as told:
+                mapping.to_event(job.id, JobEvent(logged.sequence, job.create_time, told))  # refuse what is untellable
+                stored.append(told)
+            case Training():
+                await self._store.enter_running(job)
+            case CheckpointSaved() as saved:
+                stored.append(await self._publish(attempt, saved))
+            case Failed() as failed:
+                attempt.failure = (failed.reason, failed.message)
+            case Finished():
+                attempt.finished = True
+        await self._store.append_events(job, stored, worker_sequence=logged.sequence)
 
-    async def _publish(self, attempt: _Attempt, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        job, step = attempt.job, body["step"]
-        path = self._launcher.run_dir(job) / body["path"]
-        version = await self._publisher.checkpoint(job, path, step=step)
-        await self._store.add_checkpoint(job, step=step, version=version, loss=body["loss"])
-        if body.get("last"):  # sample chats may follow; the adapter need not wait for them
+    async def _publish(self, attempt: _Attempt, saved: CheckpointSaved) -> CheckpointRegistered:
+        job, step = attempt.job, saved.step
+        version = await self._publisher.checkpoint(job, self._launcher.run_dir(job) / saved.path, step=step)
+        await self._store.add_checkpoint(job, step=step, version=version, loss=saved.loss)
+        if saved.last:  # sample chats may follow; the adapter need not wait for them
             attempt.result = asyncio.create_task(self._register_result(job, version))
         attempt.live.append(asyncio.create_task(self._go_live(job, version, step)))
-        return "checkpoint", {"step": step, "version": version, "loss": body["loss"]}
+        return CheckpointRegistered(step=step, version=version, loss=saved.loss)
 
     async def _go_live(self, job: Job, version: str, step: int) -> None:
         try:
@@ -256,7 +262,7 @@ class Runner:
 
     async def _tell(self, attempt: _Attempt, text: str) -> None:
         job = await self._store.get(attempt.job.id)
-        await self._store.append_events(attempt.job, [("note", {"text": text})], worker_sequence=job.worker_sequence)
+        await self._store.append_events(attempt.job, [Note(text=text)], worker_sequence=job.worker_sequence)
 
     async def _fail(self, job: Job, reason: str, message: str) -> None:
         log.warning(f"{job.name} failed: {message}", job=job.id, reason=reason)

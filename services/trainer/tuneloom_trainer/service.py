@@ -52,7 +52,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
             raise InvalidArgument(f"request_id: longer than {MAX_REQUEST_ID_CHARS} characters", field="request_id")
         recipe = wanted.recipe or DEFAULT_RECIPE
         spec = resolve(self._recipes, recipe, mapping.overrides(wanted.spec))
-        if spec.method == "lora" and spec.lora.r > self._max_lora_rank:
+        if spec.tuning == "lora" and spec.lora.r > self._max_lora_rank:
             raise InvalidArgument(
                 f"spec.lora.r: the engines here serve adapters up to rank {self._max_lora_rank}, not {spec.lora.r}; "
                 "lower it, or raise TUNELOOM_ENGINE_MAX_LORA_RANK and TUNELOOM_TRAINER_MAX_LORA_RANK",
@@ -82,15 +82,14 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
                 f"dataset: {wanted.dataset} holds {len(data_manifest.files)} files; put the rows into one file",
                 field="dataset",
             )
-        resolved = spec.model_dump(mode="json")
-        merge = wanted.merge and spec.method == "lora"
+        merge = wanted.merge and spec.tuning == "lora"
         if request.validate_only:
             return jobs_pb2.TrainingJob(
                 base_model=wanted.base_model,
                 dataset=dataset.name,
                 output_model=output_model,
                 recipe=recipe,
-                spec=mapping.to_spec(resolved),
+                spec=mapping.to_spec(spec),
                 merge=merge,
             )
         job = await self._store.create(
@@ -99,7 +98,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
             dataset=dataset,
             output_model=output_model,
             recipe=recipe,
-            spec=resolved,
+            spec=spec,
             merge=merge,
             request_id=request.request_id,
         )

@@ -17,8 +17,20 @@ from tuneloom_common.bell import Bell
 from tuneloom_common.database import Database, Transaction, utc
 from tuneloom_common.errors import FailedPrecondition, NotFound
 from tuneloom_common.ids import new_id
-from tuneloom_trainer.jobs import LEASED, MOVES, Artifact, Checkpoint, Job, JobEvent, JobState
+from tuneloom_trainer.jobs import (
+    LEASED,
+    MOVES,
+    Artifact,
+    Checkpoint,
+    Job,
+    JobEvent,
+    JobState,
+    StateChanged,
+    read_body,
+)
+from tuneloom_trainer.specs import TrainingSpec
 from tuneloom_trainer.tables import checkpoints, job_events, jobs
+from tuneloom_trainer.training_events import EventBody, Progress
 
 REQUESTED = {JobState.CANCELLING: JobState.CANCELLED, JobState.PAUSING: JobState.PAUSED}
 
@@ -52,7 +64,7 @@ class JobStore:
         dataset: Artifact,
         output_model: str,
         recipe: str,
-        spec: dict[str, Any],
+        spec: TrainingSpec,
         merge: bool,
         request_id: str = "",
     ) -> Job:
@@ -75,14 +87,14 @@ class JobStore:
                     dataset_digest=dataset.digest,
                     output_model=output_model,
                     recipe=recipe,
-                    spec=spec,
+                    spec=spec.model_dump(mode="json"),
                     merge=merge,
                     state=JobState.QUEUED,
                     create_time=now,
                     update_time=now,
                 )
             )
-            await self._append(db, job_id, [("state_changed", {"state": JobState.QUEUED, "reason": ""})])
+            await self._append(db, job_id, [StateChanged(state=JobState.QUEUED)])
             job = await _get(db, job_id)
         self.bell.ring()
         return job
@@ -108,7 +120,7 @@ class JobStore:
         )
         async with self._database.read() as db:
             return [
-                JobEvent(row.sequence, utc(row.create_time), row.kind, row.body)
+                JobEvent(row.sequence, utc(row.create_time), read_body(row.kind, row.body))
                 for row in (await db.execute(query)).all()
             ]
 
@@ -197,14 +209,12 @@ class JobStore:
                 raise LeaseLost(job.id)
             return current.state
 
-    async def append_events(
-        self, job: Job, events: Sequence[tuple[str, dict[str, Any]]], *, worker_sequence: int
-    ) -> None:
+    async def append_events(self, job: Job, events: Sequence[EventBody], *, worker_sequence: int) -> None:
         """Stores worker events once: what they say and how far the worker's log was read, in one transaction."""
         values: dict[str, Any] = {"worker_sequence": worker_sequence}
-        for kind, body in events:
-            if kind == "progress":
-                values["progress"] = body
+        for body in events:
+            if isinstance(body, Progress):
+                values["progress"] = body.model_dump(mode="json")
         async with self._database.write() as db:
             await self._require(db, _held(job).values(**values, update_time=self._clock()), job)
             await self._append(db, job.id, events)
@@ -280,16 +290,22 @@ class JobStore:
         await self._require(
             db, jobs.update().where(jobs.c.id == job.id, jobs.c.state == job.state).values(**values), job
         )
-        await self._append(db, job.id, [("state_changed", {"state": state, "reason": reason})])
+        await self._append(db, job.id, [StateChanged(state=state, reason=reason)])
 
-    async def _append(self, db: Transaction, job_id: str, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    async def _append(self, db: Transaction, job_id: str, events: Sequence[EventBody]) -> None:
         if not events:
             return
         last = (await db.execute(sa.select(jobs.c.event_sequence).where(jobs.c.id == job_id))).scalar_one()
         now = self._clock()
         rows = [
-            {"job_id": job_id, "sequence": sequence, "kind": kind, "body": body, "create_time": now}
-            for sequence, (kind, body) in enumerate(events, start=last + 1)
+            {
+                "job_id": job_id,
+                "sequence": sequence,
+                "kind": body.kind,
+                "body": body.model_dump(mode="json"),
+                "create_time": now,
+            }
+            for sequence, body in enumerate(events, start=last + 1)
         ]
         await db.execute(job_events.insert(), rows)
         await db.execute(jobs.update().where(jobs.c.id == job_id).values(event_sequence=last + len(rows)))
@@ -317,12 +333,12 @@ def _to_job(row: Any) -> Job:
         dataset=Artifact(row.dataset_version, row.dataset_digest),
         output_model=row.output_model,
         recipe=row.recipe,
-        spec=row.spec,
+        spec=TrainingSpec.stored(row.spec),
         merge=row.merge,
         state=JobState(row.state),
         error=row.error,
         error_reason=row.error_reason,
-        progress=row.progress,
+        progress=Progress.model_validate(row.progress) if row.progress else None,
         result_version=row.result_version,
         merged_version=row.merged_version,
         lease_epoch=row.lease_epoch,

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from safetensors.numpy import load_file
@@ -15,11 +15,23 @@ from safetensors.numpy import load_file
 from tests import tiny
 from tuneloom_trainer.events import EventTail
 from tuneloom_trainer.specs import load_recipes, resolve
-from tuneloom_trainer.worker.protocol import EVENTS_FILE, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, WorkerSpec
+from tuneloom_trainer.training_events import EventBody, Note, Progress
+from tuneloom_trainer.worker.protocol import (
+    EVENTS_FILE,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    CheckpointSaved,
+    Failed,
+    Finished,
+    LoggedEvent,
+    WorkerSpec,
+)
 
 pytestmark = [pytest.mark.worker, pytest.mark.timeout(180)]
 
 STEPS = 300
+E = TypeVar("E", bound=EventBody)
 ROW = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
 
 
@@ -29,7 +41,7 @@ class Worker:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.tail = EventTail(run_dir / EVENTS_FILE, after=0)
-        self.seen: list[dict[str, Any]] = []
+        self.seen: list[LoggedEvent] = []
 
     def start(self) -> None:
         with (self.run_dir / "worker.log").open("ab") as log:
@@ -44,7 +56,7 @@ class Worker:
 
     def train_to(self, step: int) -> None:
         """Waits for a step to be reported."""
-        while all(event.get("step") != step for event in self.seen):
+        while all(progress.step != step for progress in self.events(Progress)):
             self.seen += self.tail.read()
             try:
                 self.process.wait(0.02)
@@ -52,8 +64,8 @@ class Worker:
                 continue
             pytest.fail((self.run_dir / "worker.log").read_text())
 
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        return [event for event in self.seen if event["type"] == kind]
+    def events(self, kind: type[E]) -> list[E]:
+        return [logged.event for logged in self.seen if isinstance(logged.event, kind)]
 
 
 @pytest.fixture
@@ -92,24 +104,24 @@ def test_sigterm_saves_sigkill_costs_steps_and_both_go_on_to_the_same_end(prepar
     worker.train_to(15)
     worker.process.send_signal(signal.SIGTERM)
     assert worker.status() == EXIT_STOPPED
-    saved = worker.events("checkpoint")[-1]
-    assert saved["step"] == worker.events("progress")[-1]["step"] < STEPS
-    assert (worker.run_dir / saved["path"] / "checkpoint.json").is_file()
+    saved = worker.events(CheckpointSaved)[-1]
+    assert saved.step == worker.events(Progress)[-1].step < STEPS
+    assert (worker.run_dir / saved.path / "checkpoint.json").is_file()
 
     worker.start()
-    worker.train_to(saved["step"] + 25)
+    worker.train_to(saved.step + 25)
     worker.process.kill()
     assert worker.status() == -signal.SIGKILL
 
     worker.start()
     assert worker.status() == EXIT_DONE
 
-    resumed = [event["text"] for event in worker.events("note") if event["text"].startswith("resumed")]
-    assert resumed[0] == f"resumed from the checkpoint at step {saved['step']}"
+    resumed = [note.text for note in worker.events(Note) if note.text.startswith("resumed")]
+    assert resumed[0] == f"resumed from the checkpoint at step {saved.step}"
     assert len(resumed) == 2
     ends = [load_file(run.run_dir / f"checkpoints/step-{STEPS:08d}/weights.safetensors") for run in (straight, worker)]
     assert all((value == ends[1][name]).all() for name, value in ends[0].items())
-    assert worker.events("finished") == worker.seen[-1:]
+    assert worker.events(Finished) == [worker.seen[-1].event]
 
 
 @pytest.mark.parametrize(
@@ -128,11 +140,11 @@ def test_hopeless_training_fails_with_a_reason(
 
     assert worker.status() == EXIT_FAILED
 
-    (failed,) = worker.events("failed")
-    assert failed["reason"] == reason
-    assert words in failed["message"]
-    assert not worker.events("finished")
-    assert not worker.events("checkpoint")
+    (failed,) = worker.events(Failed)
+    assert failed.reason == reason
+    assert words in failed.message
+    assert not worker.events(Finished)
+    assert not worker.events(CheckpointSaved)
 
 
 def test_a_worker_that_cannot_even_start_does_not_exit_with_success(prepare: Callable[..., Worker]) -> None:

@@ -27,7 +27,14 @@ from tuneloom_common.errors import FailedPrecondition, InvalidArgument, NotFound
 
 def test_overrides_reach_their_fields() -> None:
     spec = parse_overrides(
-        ["learning_rate=1e-3", "lora.r=8", "lora.target_modules=q_proj,v_proj", "packing=false", "method=full"],
+        [
+            "learning_rate=1e-3",
+            "lora.r=8",
+            "lora.target_modules=q_proj,v_proj",
+            "packing=false",
+            "method=full",
+            "tuning=full",
+        ],
         ["Who are you?"],
     )
     assert spec.learning_rate == 1e-3
@@ -36,6 +43,7 @@ def test_overrides_reach_their_fields() -> None:
     assert spec.HasField("packing")
     assert not spec.packing
     assert spec.method == jobs_pb2.METHOD_FULL
+    assert spec.tuning == jobs_pb2.TUNING_FULL
     assert list(spec.sample_prompts) == ["Who are you?"]
 
 

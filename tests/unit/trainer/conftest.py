@@ -71,7 +71,7 @@ def create(store: JobStore) -> CreateJob:
             "dataset": Artifact("datasets/chats/versions/1", "b" * 64),
             "output_model": "models/assistant",
             "recipe": "qlora",
-            "spec": load_recipes()["qlora"].spec.model_dump(mode="json"),
+            "spec": load_recipes()["qlora"].spec,
             "merge": False,
         }
         return await store.create(**{**wanted, **changes})

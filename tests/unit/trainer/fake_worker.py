@@ -38,7 +38,7 @@ def main(word: str) -> int:
         log.write("{this is no event}\n")
         return 0
     if word == "overtell":
-        emit("progress", step=1, mood="good")
+        emit("progress", step="first")
         return 0
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     emit("training", step=0, total_steps=2, device="cpu")

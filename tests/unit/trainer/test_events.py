@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuneloom_trainer.events import EventTail
+from tuneloom_trainer.training_events import Note, Progress
 from tuneloom_trainer.worker.protocol import EventLog
 
 
@@ -28,7 +29,7 @@ def append(path: Path, data: bytes) -> None:
 
 
 def seqs(tail: EventTail) -> list[int]:
-    return [event["seq"] for event in tail.read()]
+    return [logged.sequence for logged in tail.read()]
 
 
 def test_a_log_that_does_not_exist_yet_has_no_events(path: Path) -> None:
@@ -75,26 +76,25 @@ def test_a_new_tail_goes_on_after_what_was_stored(path: Path) -> None:
 def test_the_log_counts_on_after_a_restart(path: Path) -> None:
     for _ in range(3):
         log = EventLog(path)
-        log.emit("note", text="Zeile\nzwei\u2028 ✓")
+        log.emit(Note(text="Zeile\nzwei\u2028 ✓"))
         log.close()
 
     events = list(EventTail(path, after=0).read())
-    assert [event["seq"] for event in events] == [1, 2, 3]
-    assert events[0]["text"] == "Zeile\nzwei\u2028 ✓"
-    assert events[0]["type"] == "note"
+    assert [logged.sequence for logged in events] == [1, 2, 3]
+    assert events[0].event == Note(text="Zeile\nzwei\u2028 ✓")
 
 
 @pytest.mark.parametrize("torn", [b"{", line(2)[:-1], "ü".encode()[:1]])
 def test_a_torn_last_line_was_never_an_event(path: Path, torn: bytes) -> None:
     log = EventLog(path)
-    log.emit("note", text="whole")
+    log.emit(Note(text="whole"))
     log.close()
     tail = EventTail(path, after=0)
     append(path, torn)
     assert seqs(tail) == [1]
 
     log = EventLog(path)
-    log.emit("note", text="after")
+    log.emit(Note(text="after"))
     log.close()
 
     assert seqs(tail) == [2]
@@ -105,7 +105,7 @@ def test_a_log_that_is_one_torn_line_starts_over(path: Path) -> None:
     append(path, b'{"seq": 1, "ty')
 
     log = EventLog(path)
-    log.emit("note", text="first")
+    log.emit(Note(text="first"))
     log.close()
 
     assert seqs(EventTail(path, after=0)) == [1]
@@ -113,8 +113,19 @@ def test_a_log_that_is_one_torn_line_starts_over(path: Path) -> None:
 
 def test_numbers_that_are_not_json_are_refused(path: Path) -> None:
     log = EventLog(path)
-    with pytest.raises(ValueError, match="JSON compliant"):
-        log.emit("progress", loss=float("nan"))
+    with pytest.raises(ValueError, match="finite"):
+        log.emit(Progress(step=1, loss=float("nan")))
     log.close()
 
     assert path.read_bytes() == b""
+
+
+def test_events_of_another_release_are_read_as_far_as_they_are_known(path: Path) -> None:
+    newer = {"seq": 1, "time": 1.5, "type": "progress", "step": 3, "mood": "good"}
+    unknown = {"seq": 2, "type": "weather", "sun": True}
+    append(path, b"".join(json.dumps(fields).encode() + b"\n" for fields in (newer, unknown)))
+
+    first, second = EventTail(path, after=0).read()
+
+    assert first.event == Progress(step=3)
+    assert (second.sequence, second.event) == (2, None)

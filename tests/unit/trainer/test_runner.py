@@ -15,7 +15,7 @@ from tests.unit.trainer.conftest import BuildApp
 from tests.unit.trainer.fakes import FakeRegistry
 from tuneloom_common.manifests import Manifest
 from tuneloom_trainer.app import TrainerApp
-from tuneloom_trainer.jobs import Artifact, Job, JobState
+from tuneloom_trainer.jobs import Artifact, Job, JobState, StateChanged
 from tuneloom_trainer.specs import load_recipes, resolve
 from tuneloom_trainer.store import JobStore
 
@@ -46,7 +46,7 @@ async def submit(app: TrainerApp, registry: FakeRegistry, *words: str, merge: bo
         dataset=Artifact(data.name, data.digest),
         output_model="models/assistant",
         recipe="qlora",
-        spec=resolve(load_recipes(), "qlora", {"sample_prompts": words}).model_dump(mode="json"),
+        spec=resolve(load_recipes(), "qlora", {"sample_prompts": words}),
         merge=merge,
     )
 
@@ -72,7 +72,7 @@ async def until_checkpoint(app: TrainerApp, job: Job, step: int = 1) -> None:
 async def kinds(app: TrainerApp, job: Job) -> list[str]:
     """The events' kinds, states by their names."""
     events = await app.store.events_after(job.id, 0)
-    return [event.body["state"] if event.kind == "state_changed" else event.kind for event in events]
+    return [event.body.state if isinstance(event.body, StateChanged) else event.body.kind for event in events]
 
 
 def run_dir(tmp_path: Path, job: Job) -> Path:
@@ -97,7 +97,7 @@ async def test_a_job_trains_publishes_and_succeeds(app: TrainerApp, registry: Fa
     ]
     assert (done.result_version, done.merged_version) == ("models/assistant/versions/1", "models/assistant/versions/2")
     assert done.progress is not None
-    assert done.progress["step"] == 2
+    assert done.progress.step == 2
     assert len(registry.versions_of(job.id)) == 2
     converted = [
         build.build.convert.checkpoint for build in registry.builds if build.build.target_model.endswith("ant")

@@ -21,7 +21,8 @@ from tuneloom.trainer.v1.trainer_pb2_grpc import TrainerServiceStub
 from tuneloom_common.grpc import open_channel
 from tuneloom_common.paging import encode_token
 from tuneloom_trainer.app import SERVICE_NAME, TrainerApp
-from tuneloom_trainer.jobs import JobState
+from tuneloom_trainer.jobs import CheckpointRegistered, JobState
+from tuneloom_trainer.training_events import DataReport, Note, Progress, SampleChat
 
 
 @pytest.fixture
@@ -77,6 +78,7 @@ async def test_a_job_is_resolved_stored_and_found_again(client: Any, registry: F
     assert (made.recipe, made.merge) == ("qlora", True)
     assert (made.spec.max_steps, made.spec.lora.r, made.spec.lora.alpha) == (9, 8, 32)
     assert (made.spec.method, made.spec.quantization) == (jobs_pb2.METHOD_LORA, jobs_pb2.QUANTIZATION_NF4)
+    assert (made.spec.tuning, made.spec.objective) == (jobs_pb2.TUNING_LORA, jobs_pb2.OBJECTIVE_SFT)
     assert await client.GetTrainingJob(trainer_pb2.GetTrainingJobRequest(name=made.name)) == made
 
 
@@ -250,9 +252,7 @@ async def test_a_watcher_that_reconnects_misses_nothing_and_sees_nothing_twice(
     for number in range(10):
         stream = watch(seen[-1] if seen else 0)
         events = aiter(stream)
-        await app.store.append_events(
-            job, [("note", {"text": f"{number}.{part}"}) for part in range(3)], worker_sequence=number
-        )
+        await app.store.append_events(job, [Note(text=f"{number}.{part}") for part in range(3)], worker_sequence=number)
         for _ in range(2):
             seen.append((await anext(events)).sequence)
         stream.cancel()  # in the middle of what there is
@@ -293,26 +293,24 @@ async def collect(stream: Any) -> list[trainer_pb2.TrainingJobEvent]:
 
 async def test_every_kind_of_event_reaches_the_watcher(app: TrainerApp, watched: tuple[Any, Watch]) -> None:
     job, watch = watched
-    progress = {"step": 1, "total_steps": 2, "loss": 0.5, "learning_rate": 0.1, "epoch": 0.5}
-    report = {"rows": 1, "tokens": 9, "trained_tokens": 4, "sequences": 1, "stop_token_trained": True}
     bodies = [
-        ("data_report", report),
-        ("progress", {**progress, "tokens_per_second": 7.0, "eta_seconds": 1.0}),
-        ("checkpoint", {"step": 1, "version": "models/x/versions/1", "loss": 0.5}),
-        ("sample_chat", {"step": 1, "prompt": "hi", "answer": "hello"}),
-        ("note", {"text": "well"}),
+        DataReport(rows=1, tokens=9, trained_tokens=4, sequences=1, stop_token_trained=True),
+        Progress(step=1, total_steps=2, loss=0.5, learning_rate=0.1, epoch=0.5, tokens_per_second=7.0, eta_seconds=1.0),
+        CheckpointRegistered(step=1, version="models/x/versions/1", loss=0.5),
+        SampleChat(step=1, prompt="hi", answer="hello"),
+        Note(text="well"),
     ]
     await app.store.append_events(job, bodies, worker_sequence=5)
     await app.store.finish(job, JobState.FAILED)
 
     events = (await collect(watch(2)))[:-1]
 
-    assert [event.WhichOneof("event") for event in events] == [kind for kind, _ in bodies]
+    assert [event.WhichOneof("event") for event in events] == [body.kind for body in bodies]
     assert events[0].data_report.trained_tokens == 4
     assert events[1].progress.tokens_per_second == 7.0
     assert events[2].checkpoint.model_name == f"{job.id}@1"
     assert events[3].sample_chat.answer == "hello"
-    assert (await app.store.get(job.id)).progress == bodies[1][1]
+    assert (await app.store.get(job.id)).progress == bodies[1]
 
 
 async def test_recipes_are_listed_with_their_defaults(client: Any) -> None:

@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.unit.trainer.conftest import LEASE_SECONDS, CreateJob
 from tests.unit.trainer.fakes import Clock
-from tuneloom_common.database import open_database
+from tuneloom_common.database import Database, open_database
 from tuneloom_common.errors import NotFound
 from tuneloom_trainer.jobs import Job, JobState
+from tuneloom_trainer.specs import TrainingSpec
 from tuneloom_trainer.store import JobStore, LeaseLost
+from tuneloom_trainer.tables import job_events, jobs
+from tuneloom_trainer.training_events import DataReport, Note, Progress
 
-PROGRESS = ("progress", {"step": 1, "loss": 2.0})
+PROGRESS = Progress(step=1, loss=2.0)
 
 
 async def claimed(store: JobStore) -> Job:
@@ -103,7 +107,7 @@ async def test_a_lease_that_ran_out_is_claimed_again_with_the_next_epoch(
 
     assert second.id == first.id
     assert (second.state, second.lease_epoch) == (JobState.VALIDATING, 2)
-    states = [event.body["state"] for event in await store.events_after(first.id, 0)]
+    states = [event.body.state for event in await store.events_after(first.id, 0)]  # type: ignore[attr-defined]
     assert states == ["queued", "validating", "running", "queued", "validating"]
 
 
@@ -188,7 +192,7 @@ async def test_events_are_numbered_from_one_without_gaps_whoever_writes(store: J
     await store.enter_running(job)
 
     await asyncio.gather(
-        *(store.append_events(job, [PROGRESS, ("note", {"text": "x"})], worker_sequence=n) for n in range(8)),
+        *(store.append_events(job, [PROGRESS, Note(text="x")], worker_sequence=n) for n in range(8)),
         store.request_pause(job_id),
     )
     await store.finish(job, JobState.PAUSED)
@@ -205,11 +209,11 @@ async def test_progress_and_position_are_stored_together(store: JobStore, create
     await create()
     job = await claimed(store)
 
-    await store.append_events(job, [PROGRESS, ("progress", {"step": 2, "loss": 1.0})], worker_sequence=41)
-    await store.append_events(job, [("note", {"text": "x"})], worker_sequence=42)
+    await store.append_events(job, [PROGRESS, Progress(step=2, loss=1.0)], worker_sequence=41)
+    await store.append_events(job, [Note(text="x")], worker_sequence=42)
 
     found = await store.get(job.id)
-    assert found.progress == {"step": 2, "loss": 1.0}
+    assert found.progress == Progress(step=2, loss=1.0)
     assert found.worker_sequence == 42
 
 
@@ -273,3 +277,33 @@ async def test_times_are_the_clocks_and_in_utc(
     found = await JobStore(database, lease=timedelta(seconds=1), clock=clock).get(job.id)
 
     assert (found.create_time, found.update_time, found.end_time) == (created, clock.now, clock.now)
+
+
+async def test_jobs_of_other_releases_are_listed_and_their_spec_is_kept_as_stored(
+    store: JobStore, create: CreateJob, database: Database
+) -> None:
+    """An option that was dropped since, and jobs from before an option existed."""
+    job = await create()
+    foreign = {"method": "full", "quantization": "none", "wizardry": {"wand": 3}}
+    async with database.write() as db:
+        await db.execute(sa.update(jobs).where(jobs.c.id == job.id).values(spec=foreign))
+
+    await claimed(store)
+
+    (_, found), *_ = await store.list_jobs(before=0, limit=9)
+    assert found.spec == TrainingSpec(tuning="full")
+    async with database.write() as db:
+        assert (await db.execute(sa.select(jobs.c.spec))).scalar_one() == foreign
+
+
+async def test_events_of_other_releases_are_told(store: JobStore, create: CreateJob, database: Database) -> None:
+    job = await create()
+    rows = [("note", {"text": "x", "mood": "good"}), ("weather", {"sun": True}), ("data_report", {"rows": 3})]
+    async with database.write() as db:
+        for sequence, (kind, body) in enumerate(rows, start=2):
+            values = {"job_id": job.id, "sequence": sequence, "kind": kind, "body": body, "create_time": Clock().now}
+            await db.execute(job_events.insert().values(**values))
+
+    bodies = [event.body for event in await store.events_after(job.id, 1)]
+
+    assert bodies == [Note(text="x"), Note(text="weather: {'sun': True}"), DataReport(rows=3)]

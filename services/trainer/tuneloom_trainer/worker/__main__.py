@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 
 from tuneloom_common.children import COMPUTE_ENVIRONMENT, die_with_parent
-from tuneloom_trainer.worker.protocol import EVENTS_FILE, EXIT_FAILED, EventLog, WorkerFailed, WorkerSpec
+from tuneloom_trainer.worker.protocol import EVENTS_FILE, EXIT_FAILED, EventLog, Failed, WorkerFailed, WorkerSpec
 
 
 def main(run_dir: Path) -> int:
@@ -30,16 +30,16 @@ def main(run_dir: Path) -> int:
             torch.set_num_threads(spec.num_threads)
         return train(spec, run_dir, events, stop.is_set)
     except WorkerFailed as error:
-        events.emit("failed", reason=error.reason, message=str(error))
+        events.emit(Failed(reason=error.reason, message=str(error)))
         return EXIT_FAILED
     except Exception as error:
         if _is_disk_full(error):
-            events.emit("failed", reason="DISK_FULL", message="no space left for checkpoints; free some and resubmit")
+            events.emit(Failed(reason="DISK_FULL", message="no space left for checkpoints; free some and resubmit"))
             return EXIT_FAILED
         if isinstance(error, OSError):
             raise
         traceback.print_exc()
-        events.emit("failed", reason="WORKER_ERROR", message=f"{type(error).__name__}: {error}"[:2000])
+        events.emit(Failed(reason="WORKER_ERROR", message=f"{type(error).__name__}: {error}"[:2000]))
         return EXIT_FAILED
     finally:
         events.close()

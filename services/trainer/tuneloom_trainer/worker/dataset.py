@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,12 @@ import torch
 from tuneloom_data.contract import check_file, fingerprint
 from tuneloom_data.conversations import Conversation
 from tuneloom_data.formats import read_conversations
+from tuneloom_trainer.training_events import DataReport
 from tuneloom_trainer.worker.packing import pack
 from tuneloom_trainer.worker.protocol import WorkerFailed
 from tuneloom_trainer.worker.rendering import Example, render
 
 IGNORED = -100
-
-
-@dataclass(frozen=True, slots=True)
-class DataReport:
-    """What the rows became. Fields as in tuneloom.trainer.v1.DataReport."""
-
-    rows: int
-    tokens: int
-    trained_tokens: int
-    truncated_rows: int
-    duplicate_rows: int
-    sequences: int
-    stop_token_trained: bool
-
-    def as_fields(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def load_model(base_dir: Path, spec: TrainingSpec, hardware: Hardware) -> Any:
     options: dict[str, Any] = {}
     if spec.quantization == "nf4":
         options["quantization_config"] = _nf4(hardware.dtype)
-    master_dtype = torch.float32 if spec.method == "full" else hardware.dtype
+    master_dtype = torch.float32 if spec.tuning == "full" else hardware.dtype
     model = AutoModelForCausalLM.from_pretrained(
         base_dir,
         dtype=master_dtype,
@@ -58,7 +58,7 @@ def load_model(base_dir: Path, spec: TrainingSpec, hardware: Hardware) -> Any:
     model.config.use_cache = False
     if hardware.device.type == "cuda":
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    if spec.method == "full":
+    if spec.tuning == "full":
         return model.train()
     return _with_lora(model, spec).train()
 

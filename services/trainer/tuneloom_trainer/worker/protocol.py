@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from tuneloom_trainer.specs import TrainingSpec
+from tuneloom_trainer.training_events import DataReport, EventBody, Note, Progress, SampleChat
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -24,7 +26,7 @@ CHECKPOINTS_DIR = "checkpoints"
 class WorkerSpec(BaseModel):
     """Everything a worker needs. Paths are local; `dataset` is a file in the `messages` format."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     job: str
     base_dir: Path
@@ -50,6 +52,60 @@ class WorkerFailed(Exception):
         self.reason = reason
 
 
+class Training(EventBody):
+    """The model is loaded and steps begin after `step`."""
+
+    kind: ClassVar[str] = "training"
+    step: int = 0
+    total_steps: int = 0
+    device: str = ""
+
+
+class CheckpointSaved(EventBody):
+    """A checkpoint is whole on disk, at `path` in the run directory; `last` when no step follows."""
+
+    kind: ClassVar[str] = "checkpoint"
+    step: int
+    path: str
+    loss: float = 0.0
+    last: bool = False
+
+
+class Failed(EventBody):
+    """Trying again would end the same way."""
+
+    kind: ClassVar[str] = "failed"
+    reason: str
+    message: str
+
+
+class Finished(EventBody):
+    """Every step is done and saved."""
+
+    kind: ClassVar[str] = "finished"
+    step: int = 0
+
+
+EVENTS: dict[str, type[EventBody]] = {
+    event.kind: event for event in (DataReport, Progress, SampleChat, Note, Training, CheckpointSaved, Failed, Finished)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedEvent:
+    """A line of the event log. `event` is None when this release does not know its type."""
+
+    sequence: int
+    event: EventBody | None
+
+    @classmethod
+    def parse(cls, line: bytes) -> LoggedEvent:
+        """Raises ValueError, LookupError or TypeError when the line is no event."""
+        fields = json.loads(line)
+        known = EVENTS.get(fields["type"])
+        return cls(int(fields["seq"]), known.model_validate(fields) if known else None)
+
+
 class EventLog:
     """Appends typed events, one JSON object a line, with a sequence that goes on after a restart."""
 
@@ -64,10 +120,10 @@ class EventLog:
                 self._seq = json.loads(kept.splitlines()[-1])["seq"]
         self._file = path.open("a", encoding="utf-8")
 
-    def emit(self, kind: str, **fields: Any) -> None:
+    def emit(self, event: EventBody) -> None:
         self._seq += 1
-        event = {"seq": self._seq, "time": round(time.time(), 3), "type": kind, **fields}
-        self._file.write(json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n")
+        head = {"seq": self._seq, "time": round(time.time(), 3), "type": event.kind}
+        self._file.write(json.dumps({**head, **event.model_dump(mode="json")}, ensure_ascii=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ import torch
 
 from tuneloom_data.templates import read_template
 from tuneloom_trainer.specs import TrainingSpec
+from tuneloom_trainer.training_events import Note, Progress, SampleChat
 from tuneloom_trainer.worker import checkpoints
 from tuneloom_trainer.worker.dataset import IGNORED, Batch, PackedDataset, derived_seed, load_dataset
 from tuneloom_trainer.worker.model import Hardware, load_model, load_tokenizer, trainable_parameters
@@ -25,7 +26,10 @@ from tuneloom_trainer.worker.protocol import (
     CHECKPOINTS_DIR,
     EXIT_DONE,
     EXIT_STOPPED,
+    CheckpointSaved,
     EventLog,
+    Finished,
+    Training,
     WorkerFailed,
     WorkerSpec,
 )
@@ -52,7 +56,7 @@ def train(spec: WorkerSpec, run_dir: Path, events: EventLog, should_stop: Callab
         packing=training.packing,
         seed=training.seed,
     )
-    events.emit("data_report", **report.as_fields())
+    events.emit(report)
 
     model = load_model(spec.base_dir, training, hardware)
     parameters = trainable_parameters(model)
@@ -66,10 +70,10 @@ def train(spec: WorkerSpec, run_dir: Path, events: EventLog, should_stop: Callab
     if checkpoint := checkpoints.newest_valid(directory):
         checkpoints.restore(checkpoint, parameters, optimizer)
         done = checkpoint.step
-        events.emit("note", text=f"resumed from the checkpoint at step {done}")
+        events.emit(Note(text=f"resumed from the checkpoint at step {done}"))
         if done == total_steps:  # a death between saving and telling would leave the result without its last step
             path = checkpoint.path.relative_to(run_dir).as_posix()
-            events.emit("checkpoint", step=done, loss=checkpoint.record["loss"], path=path, last=True)
+            events.emit(CheckpointSaved(step=done, loss=checkpoint.record["loss"], path=path, last=True))
 
     def save(step: int, loss: float, *, stopping: bool) -> None:
         path = checkpoints.save(
@@ -80,25 +84,26 @@ def train(spec: WorkerSpec, run_dir: Path, events: EventLog, should_stop: Callab
             adapter_config=_adapter_config(model),
             record={
                 "job": spec.job,
-                "method": training.method,
+                "method": training.tuning,
                 "loss": loss,
                 "total_steps": total_steps,
                 "template": asdict(template),
             },
         )
         relative = path.relative_to(run_dir).as_posix()
-        events.emit("checkpoint", step=step, loss=loss, path=relative, last=step == total_steps)
+        events.emit(CheckpointSaved(step=step, loss=loss, path=relative, last=step == total_steps))
         prompts = () if stopping else training.sample_prompts  # a stop has little time
         for prompt, answer in sample_chats(model, tokenizer, prompts):
-            events.emit("sample_chat", step=step, prompt=prompt, answer=answer)
+            events.emit(SampleChat(step=step, prompt=prompt, answer=answer))
 
     if done == 0 and total_steps < FEW_STEPS:
         events.emit(
-            "note",
-            text=f"only {total_steps} optimizer steps: {report.rows} rows fit into {report.sequences} sequences of "
-            f"{training.max_length} tokens; the model will hardly change, raise num_epochs or set max_steps",
+            Note(
+                text=f"only {total_steps} optimizer steps: {report.rows} rows fit into {report.sequences} sequences of "
+                f"{training.max_length} tokens; the model will hardly change, raise num_epochs or set max_steps",
+            )
         )
-    events.emit("training", step=done, total_steps=total_steps, device=str(hardware.device))
+    events.emit(Training(step=done, total_steps=total_steps, device=str(hardware.device)))
     meter = Meter(total_steps, done)
     micro_batches = _micro_batches(dataset, training, first_step=done)
     for step in range(done + 1, total_steps + 1):
@@ -115,17 +120,16 @@ def train(spec: WorkerSpec, run_dir: Path, events: EventLog, should_stop: Callab
             )
         meter.add(batches, loss)
         if step % training.logging_steps == 0 or step == total_steps:
-            progress = meter.report(step)
             epoch = step / count_steps_per_epoch(training, len(dataset))
-            events.emit("progress", learning_rate=optimizer.param_groups[0]["lr"], epoch=epoch, **progress)
+            events.emit(meter.report(step, learning_rate=optimizer.param_groups[0]["lr"], epoch=epoch))
         stopping = should_stop() and step < total_steps
         due = training.save_steps and step % training.save_steps == 0
         if due or stopping or step == total_steps:
             save(step, loss, stopping=stopping)
         if stopping:
-            events.emit("note", text=f"stopped on request, saved at step {step}")
+            events.emit(Note(text=f"stopped on request, saved at step {step}"))
             return EXIT_STOPPED
-    events.emit("finished", step=total_steps)
+    events.emit(Finished(step=total_steps))
     return EXIT_DONE
 
 
@@ -146,18 +150,20 @@ class Meter:
         self._trained += trained
         self._loss_sum += loss * trained
 
-    def report(self, step: int) -> dict[str, float]:
+    def report(self, step: int, *, learning_rate: float, epoch: float) -> Progress:
         now = self._clock()
         pace = (now - self._started) / max(1, step - self._first)
-        fields = {
-            "step": step,
-            "total_steps": self._total,
-            "loss": self._loss_sum / max(1, self._trained),
-            "tokens_per_second": self._tokens / max(1e-9, now - self._since),
-            "eta_seconds": pace * (self._total - step),
-        }
+        progress = Progress(
+            step=step,
+            total_steps=self._total,
+            loss=self._loss_sum / max(1, self._trained),
+            learning_rate=learning_rate,
+            tokens_per_second=self._tokens / max(1e-9, now - self._since),
+            eta_seconds=pace * (self._total - step),
+            epoch=epoch,
+        )
         self._reset()
-        return fields
+        return progress
 
 
 def count_steps(spec: TrainingSpec, sequences: int) -> int:

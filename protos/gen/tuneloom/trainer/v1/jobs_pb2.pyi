@@ -18,6 +18,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class _JobState:
@@ -86,7 +91,7 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """Every parameter."""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
-    """Which parameters are trained."""
+    """Which parameters are trained, by the name it had before Tuning."""
 
 METHOD_UNSPECIFIED: Method.ValueType  # 0
 """Taken from the recipe."""
@@ -95,6 +100,50 @@ METHOD_LORA: Method.ValueType  # 1
 METHOD_FULL: Method.ValueType  # 2
 """Every parameter."""
 Global___Method: _TypeAlias = Method  # noqa: Y015
+
+class _Tuning:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TuningEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Tuning.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TUNING_UNSPECIFIED: _Tuning.ValueType  # 0
+    """Taken from the recipe."""
+    TUNING_LORA: _Tuning.ValueType  # 1
+    """Low-rank adapters on frozen weights."""
+    TUNING_FULL: _Tuning.ValueType  # 2
+    """Every parameter."""
+
+class Tuning(_Tuning, metaclass=_TuningEnumTypeWrapper):
+    """Which parameters are trained."""
+
+TUNING_UNSPECIFIED: Tuning.ValueType  # 0
+"""Taken from the recipe."""
+TUNING_LORA: Tuning.ValueType  # 1
+"""Low-rank adapters on frozen weights."""
+TUNING_FULL: Tuning.ValueType  # 2
+"""Every parameter."""
+Global___Tuning: _TypeAlias = Tuning  # noqa: Y015
+
+class _Objective:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ObjectiveEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Objective.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OBJECTIVE_UNSPECIFIED: _Objective.ValueType  # 0
+    """Taken from the recipe."""
+    OBJECTIVE_SFT: _Objective.ValueType  # 1
+    """Supervised fine-tuning: the answers of the conversations."""
+
+class Objective(_Objective, metaclass=_ObjectiveEnumTypeWrapper):
+    """What the loss is about."""
+
+OBJECTIVE_UNSPECIFIED: Objective.ValueType  # 0
+"""Taken from the recipe."""
+OBJECTIVE_SFT: Objective.ValueType  # 1
+"""Supervised fine-tuning: the answers of the conversations."""
+Global___Objective: _TypeAlias = Objective  # noqa: Y015
 
 class _Quantization:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -199,8 +248,18 @@ class TrainingSpec(_message.Message):
     SAVE_STEPS_FIELD_NUMBER: _builtins.int
     LOGGING_STEPS_FIELD_NUMBER: _builtins.int
     SAMPLE_PROMPTS_FIELD_NUMBER: _builtins.int
-    method: Global___Method.ValueType
-    """Which parameters are trained."""
+    TUNING_FIELD_NUMBER: _builtins.int
+    OBJECTIVE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def method(self) -> Global___Method.ValueType:
+        """The same as tuning, under its older name; a request sets one of them, in a job both are set."""
+
+    @method.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def method(self, value: Global___Method.ValueType) -> None:
+        """The same as tuning, under its older name; a request sets one of them, in a job both are set."""
+
     quantization: Global___Quantization.ValueType
     """How frozen weights are held."""
     num_epochs: _builtins.float
@@ -231,6 +290,10 @@ class TrainingSpec(_message.Message):
     """Optimizer steps between checkpoints; 0 means only at the end."""
     logging_steps: _builtins.int
     """Optimizer steps between progress events."""
+    tuning: Global___Tuning.ValueType
+    """Which parameters are trained."""
+    objective: Global___Objective.ValueType
+    """What the loss is about."""
     @_builtins.property
     def lora(self) -> Global___LoraSpec:
         """The adapter's shape; ignored by a full fine-tune."""
@@ -260,10 +323,12 @@ class TrainingSpec(_message.Message):
         save_steps: _builtins.int | None = ...,
         logging_steps: _builtins.int | None = ...,
         sample_prompts: _abc.Iterable[_builtins.str] | None = ...,
+        tuning: Global___Tuning.ValueType = ...,
+        objective: Global___Objective.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_gradient_accumulation_steps", b"_gradient_accumulation_steps", "_learning_rate", b"_learning_rate", "_logging_steps", b"_logging_steps", "_lr_scheduler", b"_lr_scheduler", "_max_grad_norm", b"_max_grad_norm", "_max_length", b"_max_length", "_max_steps", b"_max_steps", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_save_steps", b"_save_steps", "_seed", b"_seed", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "gradient_accumulation_steps", b"gradient_accumulation_steps", "learning_rate", b"learning_rate", "logging_steps", b"logging_steps", "lora", b"lora", "lr_scheduler", b"lr_scheduler", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "max_steps", b"max_steps", "num_epochs", b"num_epochs", "packing", b"packing", "save_steps", b"save_steps", "seed", b"seed", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_gradient_accumulation_steps", b"_gradient_accumulation_steps", "_learning_rate", b"_learning_rate", "_logging_steps", b"_logging_steps", "_lr_scheduler", b"_lr_scheduler", "_max_grad_norm", b"_max_grad_norm", "_max_length", b"_max_length", "_max_steps", b"_max_steps", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_save_steps", b"_save_steps", "_seed", b"_seed", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "gradient_accumulation_steps", b"gradient_accumulation_steps", "learning_rate", b"learning_rate", "logging_steps", b"logging_steps", "lora", b"lora", "lr_scheduler", b"lr_scheduler", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "max_steps", b"max_steps", "method", b"method", "num_epochs", b"num_epochs", "packing", b"packing", "quantization", b"quantization", "sample_prompts", b"sample_prompts", "save_steps", b"save_steps", "seed", b"seed", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_gradient_accumulation_steps", b"_gradient_accumulation_steps", "_learning_rate", b"_learning_rate", "_logging_steps", b"_logging_steps", "_lr_scheduler", b"_lr_scheduler", "_max_grad_norm", b"_max_grad_norm", "_max_length", b"_max_length", "_max_steps", b"_max_steps", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_save_steps", b"_save_steps", "_seed", b"_seed", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "gradient_accumulation_steps", b"gradient_accumulation_steps", "learning_rate", b"learning_rate", "logging_steps", b"logging_steps", "lora", b"lora", "lr_scheduler", b"lr_scheduler", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "max_steps", b"max_steps", "method", b"method", "num_epochs", b"num_epochs", "objective", b"objective", "packing", b"packing", "quantization", b"quantization", "sample_prompts", b"sample_prompts", "save_steps", b"save_steps", "seed", b"seed", "tuning", b"tuning", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
