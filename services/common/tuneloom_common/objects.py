@@ -13,6 +13,7 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlparse
 
 import obstore
@@ -57,14 +58,15 @@ class ObjectStore:
         return FileEntry(path=name, size=size, sha256=sha256)
 
     async def put_known_file(self, path: Path, *, sha256: str, size: int) -> None:
-        """Stores a local file whose hash the caller has just computed."""
-        if await self.has_blob(sha256, size=size):
+        """Stores a local file whose hash the caller has just computed. What is stored already is checked: a damaged
+        blob is replaced."""
+        if await self.holds(sha256, size=size):
             return
         try:
             await obstore.put_async(self._store, _blob(sha256), path)
             await self._settle(_blob(sha256))
         except (BaseError, OSError) as error:
-            raise self._translate(error) from error
+            raise self.translate(error) from error
 
     async def put_directory(self, directory: Path) -> tuple[FileEntry, ...]:
         """Stores every file below a directory."""
@@ -78,7 +80,27 @@ class ObjectStore:
         except FileNotFoundError:
             return False
         except BaseError as error:
-            raise self._translate(error) from error
+            raise self.translate(error) from error
+
+    async def holds(self, sha256: str, *, size: int) -> bool:
+        """Whether a blob is stored and sound: its bytes are read and hashed. A damaged one is put aside."""
+        if not await self.has_blob(sha256, size=size):
+            return False
+        try:
+            async for _ in self.read_blob(sha256):
+                pass
+        except DataLoss:
+            return False
+        return True
+
+    async def read_range(self, sha256: str, start: int, end: int) -> bytes:
+        """Bytes [start, end) of a blob, not verified: a part has no hash."""
+        try:
+            return bytes(await obstore.get_range_async(self._store, _blob(sha256), start=start, end=end))
+        except FileNotFoundError:
+            raise NotFound(f"blob {sha256} is not stored; upload it first") from None
+        except (BaseError, OSError) as error:
+            raise self.translate(error) from error
 
     async def read_blob(self, sha256: str) -> AsyncIterator[bytes]:
         """Streams a blob; raises DataLoss after the last byte when it is not what its name says."""
@@ -92,26 +114,39 @@ class ObjectStore:
         except FileNotFoundError:
             raise NotFound(f"blob {sha256} is not stored; upload it first") from None
         except (BaseError, OSError) as error:
-            raise self._translate(error) from error
+            raise self.translate(error) from error
         if hasher.hexdigest() != sha256:
-            raise self._damaged(sha256)
+            raise await self._damaged(sha256)
 
     async def put_manifest(self, manifest: Manifest) -> str:
-        """Commits a version: checks that its blobs are there, then creates the manifest. Idempotent."""
+        """Commits a version: checks that its blobs are there, then creates the manifest. Idempotent; what is stored
+        under the manifest's digest and is something else is replaced."""
         for file in manifest.files:
             if not await self.has_blob(file.sha256, size=file.size):
                 raise NotFound(f"{file.path}: blob {file.sha256} is not stored; upload it before the manifest")
-        digest = manifest.digest
         try:
-            await obstore.put_async(
-                self._store, _manifest(digest), manifest.canonical(), mode="create", use_multipart=False
-            )
-            await self._settle(_manifest(digest))
+            await self._write_manifest(manifest, mode="create")
         except AlreadyExistsError:
-            pass
+            if not await self._manifest_is_sound(manifest.digest):
+                await self._write_manifest(manifest, mode="overwrite")
+        return manifest.digest
+
+    async def _write_manifest(self, manifest: Manifest, *, mode: Literal["create", "overwrite"]) -> None:
+        name = _manifest(manifest.digest)
+        try:
+            await obstore.put_async(self._store, name, manifest.canonical(), mode=mode, use_multipart=False)
+            await self._settle(name)
+        except AlreadyExistsError:
+            raise
         except (BaseError, OSError) as error:
-            raise self._translate(error) from error
-        return digest
+            raise self.translate(error) from error
+
+    async def _manifest_is_sound(self, digest: str) -> bool:
+        try:
+            await self.read_manifest(digest)
+        except (DataLoss, NotFound):
+            return False
+        return True
 
     async def read_manifest(self, digest: str) -> Manifest:
         """Reads a manifest and checks it against its digest."""
@@ -121,7 +156,7 @@ class ObjectStore:
         except FileNotFoundError:
             raise NotFound(f"manifest {digest} is not stored") from None
         except (BaseError, OSError) as error:
-            raise self._translate(error) from error
+            raise self.translate(error) from error
         if hashlib.sha256(data).hexdigest() != digest:
             raise DataLoss(f"manifest {digest} is damaged in {self.url}; restore it from a backup")
         return Manifest.parse(data)
@@ -136,26 +171,34 @@ class ObjectStore:
             for file in files:
                 target = staging / file.path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                await self._fetch(file, target)
+                await self.fetch(file, target)
             staging.rename(directory)
         except (BaseError, OSError) as error:
-            raise self._translate(error) from error
+            raise self.translate(error) from error
         finally:
             await asyncio.to_thread(shutil.rmtree, staging, True)
         return directory
 
-    async def _fetch(self, file: FileEntry, target: Path) -> None:
+    async def fetch(self, file: FileEntry, target: Path) -> None:
+        """Makes one blob available as a file that must not exist yet, verified."""
         if self._root is not None and await asyncio.to_thread(_link, self._root / _blob(file.sha256), target):
             sha256, _ = await asyncio.to_thread(hash_file, target)
             if sha256 != file.sha256:
-                raise self._damaged(file.sha256)
+                target.unlink()
+                raise await self._damaged(file.sha256)
             return
         with target.open("xb") as output:
             async for chunk in self.read_blob(file.sha256):
                 await asyncio.to_thread(output.write, chunk)
 
-    def _damaged(self, sha256: str) -> DataLoss:
-        return DataLoss(f"blob {sha256} is damaged in {self.url}; delete {_blob(sha256)} there and upload it again")
+    async def _damaged(self, sha256: str) -> DataLoss:
+        """Puts a blob aside whose bytes are not what its name says, so that uploading it again mends it."""
+        aside = f"damaged/{sha256}-{secrets.token_hex(4)}"
+        try:
+            await obstore.rename_async(self._store, _blob(sha256), aside)
+        except (FileNotFoundError, BaseError, OSError):  # somebody was faster, or the next reader will
+            aside = _blob(sha256)
+        return DataLoss(f"blob {sha256} is damaged in {self.url} (kept there as {aside}); upload the file again")
 
     async def _settle(self, name: str) -> None:
         # A local store renames without syncing; what was acknowledged must outlive a power cut.
@@ -164,7 +207,8 @@ class ObjectStore:
             await asyncio.to_thread(sync, path)
             await asyncio.to_thread(sync, path.parent)
 
-    def _translate(self, error: Exception) -> Exception:
+    def translate(self, error: Exception) -> Exception:
+        """A storage library's or the system's error as one of ours."""
         if isinstance(error, TuneloomError):
             return error
         text = str(error)

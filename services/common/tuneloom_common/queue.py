@@ -1,0 +1,151 @@
+"""A queue of leased work in a table: who claims an item holds it until its lease runs out.
+
+Jobs and builds are such items. Their tables bring the columns of `lease_columns()`; their states and moves are their
+own. Every claim raises the item's epoch, and whatever is written for an item names the epoch it was claimed under:
+after another claim it changes no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from tuneloom_common.database import Transaction, utc
+
+FIRST_PAUSE = timedelta(seconds=1)
+LONGEST_PAUSE = timedelta(seconds=30)
+UNAVAILABLE_PAUSE = timedelta(seconds=2)
+UNAVAILABLE_PATIENCE = timedelta(hours=24)
+
+
+class LeaseLost(Exception):
+    """Somebody else claimed the item, or it was ended; whatever was being done must be dropped."""
+
+
+class Retry(StrEnum):
+    """Why an attempt ended without an end. A failure of the item's own is none of these: it ends the item."""
+
+    STOPPED = "stopped"
+    """Its runner shuts down. Costs nothing."""
+    UNAVAILABLE = "unavailable"
+    """A part it needs does not answer: another try soon, up to UNAVAILABLE_PATIENCE."""
+    LOST_WORKER = "lost worker"
+    """Its worker died. Counted: an item whose every try kills a worker without getting further ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write for one item."""
+
+    id: str
+    epoch: int
+
+
+def lease_columns() -> tuple[sa.Column[Any], ...]:
+    """`failed_attempts` counts workers lost in a row without progress; before `ready_time` the item is not claimed."""
+    return (
+        sa.Column("lease_epoch", sa.Integer),
+        sa.Column("lease_expire_time", sa.DateTime(timezone=True)),
+        sa.Column("failed_attempts", sa.Integer),
+        sa.Column("ready_time", sa.DateTime(timezone=True)),
+        sa.Column("unavailable_since", sa.DateTime(timezone=True)),
+    )
+
+
+class LeasedQueue:
+    """Items of `table`, which has the columns `sequence`, `id`, `state` and `lease_columns()`.
+
+    `waiting` are the states to claim from, `held` those in which a runner works on the item.
+    """
+
+    def __init__(
+        self,
+        table: sa.Table,
+        *,
+        waiting: Collection[str],
+        held: Collection[str],
+        lease: timedelta,
+        max_attempts: int,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.table = table
+        self.clock = clock
+        self._waiting = [str(state) for state in waiting]
+        self._held = [str(state) for state in held]
+        self._lease = lease
+        self._max_attempts = max_attempts
+
+    async def next(self, db: Transaction, *, mine: Collection[str] = (), lock: bool = False) -> Any:
+        """The row of the oldest item that is due: waiting, or held under a lease that ran out; None when none is.
+
+        `mine` are the ids its caller holds: a process that was suspended past its leases keeps its own work.
+        """
+        columns, now = self.table.c, self.clock()
+        due = sa.and_(columns.state.in_(self._waiting), sa.or_(columns.ready_time.is_(None), columns.ready_time <= now))
+        abandoned = sa.and_(columns.state.in_(self._held), columns.lease_expire_time < now)
+        query = sa.select(self.table).where(sa.or_(due, abandoned)).order_by(columns.sequence).limit(1)
+        if mine:
+            query = query.where(columns.id.not_in(list(mine)))
+        if lock:
+            query = query.with_for_update(skip_locked=True)
+        return (await db.execute(query)).one_or_none()
+
+    async def take(self, db: Transaction, row: Any, **values: Any) -> Lease:
+        """Claims the row that `next` found in the same transaction; `values` are set along with it."""
+        lease = Lease(row.id, row.lease_epoch + 1)
+        claimed = self.table.update().where(self.table.c.id == row.id, self.table.c.lease_epoch == row.lease_epoch)
+        expires = self.clock() + self._lease
+        await self.require(
+            db, claimed.values(lease_epoch=lease.epoch, lease_expire_time=expires, ready_time=None, **values)
+        )
+        return lease
+
+    def held(self, lease: Lease) -> sa.Update:
+        """An update that applies only under the newest claim, while the item is held."""
+        columns = self.table.c
+        return self.table.update().where(
+            columns.id == lease.id, columns.lease_epoch == lease.epoch, columns.state.in_(self._held)
+        )
+
+    def advanced(self, lease: Lease) -> sa.Update:
+        """As `held`, for a write that is progress: the budget of tries begins anew."""
+        return self.held(lease).values(failed_attempts=0, unavailable_since=None)
+
+    async def require(self, db: Transaction, statement: sa.Update) -> None:
+        """Runs an update; raises LeaseLost when it applied to nothing."""
+        if (await db.execute(statement)).rowcount == 0:
+            raise LeaseLost
+
+    async def heartbeat(self, db: Transaction, lease: Lease, **values: Any) -> None:
+        """Extends the lease; raises LeaseLost after another claim or the item's end."""
+        await self.require(db, self.held(lease).values(lease_expire_time=self.clock() + self._lease, **values))
+
+    async def retry(self, db: Transaction, lease: Lease, why: Retry) -> dict[str, Any] | None:
+        """The columns to set when the item goes back to waiting, or None when it has used up its tries."""
+        columns = self.table.c
+        query = sa.select(columns.failed_attempts, columns.unavailable_since).where(columns.id == lease.id)
+        row = (await db.execute(query)).one()
+        now = self.clock()
+        if why is Retry.STOPPED:
+            return {"ready_time": None}
+        if why is Retry.UNAVAILABLE:
+            since = utc(row.unavailable_since) if row.unavailable_since else now
+            if now - since > UNAVAILABLE_PATIENCE:
+                return None
+            return {"ready_time": now + UNAVAILABLE_PAUSE, "unavailable_since": since}
+        failed = row.failed_attempts + 1
+        if failed >= self._max_attempts:
+            return None
+        return {"ready_time": now + pause_after(failed), "failed_attempts": failed}
+
+
+def pause_after(failed_attempts: int) -> timedelta:
+    """None after the first lost worker, which may have been an accident; then longer and longer."""
+    if failed_attempts <= 1:
+        return timedelta()
+    return min(LONGEST_PAUSE, FIRST_PAUSE * int(2 ** (failed_attempts - 2)))
