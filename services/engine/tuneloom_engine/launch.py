@@ -61,7 +61,7 @@ def memory(settings: HostSettings) -> str:
 
 def _command(settings: HostSettings) -> tuple[str, ...]:
     # Not resolved: a virtual environment's interpreter is a link, and known by where the link lies.
-    return settings.command or (str(settings.python.absolute()), "-m", "tuneloom_engine.serve")
+    return settings.command or (str(settings.python.absolute()), "-m", "tuneloom_engine.inside.serve")
 
 
 def _common(settings: HostSettings, *, name: str, directory: Path, port: int) -> tuple[str, ...]:
@@ -87,7 +87,7 @@ def _common(settings: HostSettings, *, name: str, directory: Path, port: int) ->
         "--shutdown-timeout",
         "1",
         "--middleware",
-        "tuneloom_engine.frontdoor.FrontDoor",
+        "tuneloom_engine.inside.frontdoor.FrontDoor",
         "--disable-fastapi-docs",
         "--disable-uvicorn-access-log",
         "--no-enable-log-requests",

@@ -49,7 +49,7 @@ class HostSettings(ResolverSettings):
     python: Path = Path(".venv-engine/bin/python")
     """Interpreter of the engine environment, in which vLLM is installed."""
     command: tuple[str, ...] = ()
-    """What to run instead of `python -m tuneloom_engine.serve`; vLLM's arguments are appended."""
+    """What to run instead of `python -m tuneloom_engine.inside.serve`; vLLM's arguments are appended."""
     extra_arguments: tuple[str, ...] = ()
     """Further arguments for vLLM, such as ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]."""
 

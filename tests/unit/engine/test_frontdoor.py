@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tuneloom_engine.frontdoor import OPEN_PATHS, FrontDoor
+from tuneloom_engine.inside.frontdoor import OPEN_PATHS, FrontDoor
 
 
 class Inside:

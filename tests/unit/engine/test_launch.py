@@ -80,7 +80,7 @@ def test_the_interpreter_is_not_resolved(make_settings: MakeSettings, tmp_path: 
     """A virtual environment's interpreter is a link, and known by where the link lies."""
     (tmp_path / "python").symlink_to("/usr/bin/env")
     started = launch(make_settings(command=(), python=tmp_path / "python"))
-    assert started.command[:3] == (str(tmp_path / "python"), "-m", "tuneloom_engine.serve")
+    assert started.command[:3] == (str(tmp_path / "python"), "-m", "tuneloom_engine.inside.serve")
 
 
 def test_more_arguments_come_last(make_settings: MakeSettings) -> None:

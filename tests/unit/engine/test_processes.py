@@ -23,13 +23,13 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_host_and_the_plugin_import_no_machine_learning() -> None:
-    code = f"import sys, tuneloom_engine.__main__, tuneloom_engine.resolver; print({HEAVY} & sys.modules.keys())"
+    code = f"import sys, tuneloom_engine.__main__, tuneloom_engine.inside.resolver; print({HEAVY} & sys.modules.keys())"
     result = python(code.replace(str(HEAVY), str(set(HEAVY))))
     assert result.stdout.strip() == "set()", result.stderr
 
 
 def test_an_interpreter_without_vllm_says_how_to_get_one() -> None:
-    result = python("from tuneloom_engine.serve import main; main()")
+    result = python("from tuneloom_engine.inside.serve import main; main()")
     assert result.returncode == 1
     assert "make install-engine" in result.stderr
 
@@ -48,7 +48,7 @@ def test_a_taken_port_is_named_with_its_setting() -> None:
 
 ORPHAN = """
 import multiprocessing, os
-from tuneloom_engine.resolver import end_with_the_host
+from tuneloom_engine.inside.resolver import end_with_the_host
 def child():
     end_with_the_host()
     print("tied to", os.environ["{variable}"] == str(os.getpid()))

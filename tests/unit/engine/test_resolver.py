@@ -12,7 +12,7 @@ from fastapi import HTTPException
 
 from tests.unit.engine.fakes import TOKEN, FakeRegistry
 from tuneloom_common.errors import DataLoss, Unavailable
-from tuneloom_engine import resolver
+from tuneloom_engine.inside import resolver
 
 MODEL_DIRECTORY = "/cache/" + "0" * 64
 

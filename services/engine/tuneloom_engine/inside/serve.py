@@ -1,4 +1,4 @@
-"""`python -m tuneloom_engine.serve`, run in the engine environment: vLLM's server, tied to the host's life.
+"""`python -m tuneloom_engine.inside.serve`, run in the engine environment: vLLM's server, tied to the host's life.
 
 Imports nothing heavy, because vLLM's own processes import it again.
 """
