@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from tuneloom_common.errors import FailedPrecondition
@@ -62,11 +62,12 @@ class Home:
     def connection(self) -> Connection:
         """How to reach the services of this home; raises FailedPrecondition when it was never started."""
         try:
-            return Connection(**json.loads(self.connection_file.read_bytes()))
+            stored = json.loads(self.connection_file.read_bytes())
         except FileNotFoundError:
             raise FailedPrecondition(
                 f"nothing was ever started in {self.path}; run 'tuneloom up' first, or point TUNELOOM_HOME elsewhere"
             ) from None
+        return Connection(**{field.name: stored[field.name] for field in fields(Connection)})  # a newer one has more
 
     def prepare(self, ports: Ports) -> Connection:
         """Creates the directory and the keys on first use; keys outlive restarts."""
@@ -82,6 +83,6 @@ class Home:
         )
         staged = self.connection_file.with_suffix(".part")
         with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as output:
-            json.dump(asdict(connection), output, indent=1)
+            json.dump({**known, **asdict(connection)}, output, indent=1)
         staged.replace(self.connection_file)
         return connection
