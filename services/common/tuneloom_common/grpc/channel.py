@@ -10,11 +10,14 @@ from tuneloom_common import logging
 from tuneloom_common.grpc.options import OPTIONS
 
 
-def open_channel(address: str, *, token: str | None) -> grpc.aio.Channel:
-    """A channel that sends the token and the current request id with every call."""
+def open_channel(address: str, *, token: str | None, service_config: str = "") -> grpc.aio.Channel:
+    """A channel that sends the token and the current request id with every call.
+
+    `service_config` is gRPC's own, as JSON: which methods it repeats, and when.
+    """
     return grpc.aio.insecure_channel(
         address,
-        options=OPTIONS,
+        options=[*OPTIONS, ("grpc.service_config", service_config)] if service_config else OPTIONS,
         interceptors=[_UnaryHeaders(token), _UnaryStreamHeaders(token), _StreamUnaryHeaders(token)],
     )
 
