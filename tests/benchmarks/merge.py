@@ -26,14 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from tuneloom_registry.build.tensors import (
-    TensorSlice,
-    encode_header,
-    from_float32,
-    read_model,
-    row_blocks,
-    to_float32,
-)
+from tuneloom_registry.weights.headers import TensorSlice, encode_header, read_model
+from tuneloom_registry.weights.tensors import from_float32, row_blocks, to_float32
 
 ROUNDS = 3
 MAX_SHARD_BYTES = 2_000_000_000
@@ -184,7 +178,7 @@ def _child(who: str, base: Path, adapter: Path, out: Path) -> None:
 
 
 def _merge_ours(base: Path, adapter: Path, out: Path) -> float:
-    from tuneloom_registry.build.merge import merge
+    from tuneloom_registry.transforms.merge import merge
 
     started = time.perf_counter()
     merge(base, adapter, out, max_shard_bytes=MAX_SHARD_BYTES)

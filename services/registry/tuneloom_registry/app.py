@@ -71,6 +71,7 @@ async def build(settings: RegistrySettings, stack: AsyncExitStack) -> RegistryAp
         slots=settings.build_slots,
         lease_seconds=settings.build_lease_seconds,
         proof_dtype=settings.proof_dtype,
+        time_limit_seconds=settings.build_timeout_seconds,
     )
     return RegistryApp(server, port, builder, versions, builds, objects)
 

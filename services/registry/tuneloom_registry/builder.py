@@ -6,22 +6,26 @@ Everything heavy happens in a child process on local paths; this loop only moves
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from tuneloom_common import children
 from tuneloom_common.errors import NotFound, TuneloomError
-from tuneloom_common.manifests import Lineage, Lora, Manifest, Proof
+from tuneloom_common.manifests import Manifest
 from tuneloom_common.names import EngineName, VersionName
 from tuneloom_common.objects import ObjectStore
 from tuneloom_registry.build_store import BuildStore
-from tuneloom_registry.models import Build, Version
+from tuneloom_registry.models import Build
 from tuneloom_registry.store import VersionStore
+from tuneloom_registry.transforms.outcomes import Done, Lost, Refused, read_outcome, result_manifest
+from tuneloom_registry.transforms.preparation import prepare
+from tuneloom_registry.transforms.specs import TransformResult, TransformSpec
+from tuneloom_registry.transforms.workspace import Workspace
 
 POLL_SECONDS = 1.0
 # A merge multiplies matrices of rank 16: numpy's threads would spend more time waiting for each other.
@@ -42,7 +46,8 @@ class Builder:
         command: Sequence[str],
         slots: int,
         lease_seconds: float,
-        proof_dtype: str,
+        proof_dtype: Literal["float32", "bfloat16"],
+        time_limit_seconds: float,
     ) -> None:
         self._versions = versions
         self._builds = builds
@@ -52,6 +57,7 @@ class Builder:
         self._slots = slots
         self._heartbeat_seconds = lease_seconds / 4
         self._proof_dtype = proof_dtype
+        self._time_limit_seconds = time_limit_seconds
 
     async def run(self) -> None:
         """Works until cancelled."""
@@ -94,7 +100,7 @@ class Builder:
         """Builds under heartbeats. None when the lease was lost or a cancel was asked for."""
         work: asyncio.Task[Manifest] | None = None
         try:
-            while await self._builds.heartbeat(build, progress=_progress(directory)):
+            while await self._builds.heartbeat(build, progress=Workspace(directory).progress()):
                 work = work or asyncio.create_task(self._build(build, directory))
                 await asyncio.wait({work}, timeout=self._heartbeat_seconds)
                 if work.done():
@@ -111,64 +117,41 @@ class Builder:
         for stale in self._work_dir.glob(f"{build.id}-*"):  # of claims that ended without notice
             await asyncio.to_thread(shutil.rmtree, stale, True)
         directory.mkdir(parents=True)
+        workspace = Workspace(directory)
         source = await self._versions.get_version(VersionName.parse(build.spec.source))
         base_ref = source.manifest.base
         if base_ref is None:
             raise NotFound(f"{build.spec.source} does not say which base it belongs to")
         base = await self._objects.read_manifest(base_ref.digest)
-        await self._objects.materialize(source.manifest.files, directory / "source")
-        await self._objects.materialize(base.files, directory / "base")
-        spec = {
-            "action": build.spec.action,
-            "base_name": str(EngineName.of(base_ref.model, base_ref.digest)),
-            "max_shard_size_bytes": build.spec.max_shard_size_bytes,
-            "proof_prompts": build.spec.proof_prompts,
-            "min_greedy_agreement": build.spec.min_greedy_agreement,
-            "proof_dtype": self._proof_dtype,
-        }
-        (directory / "build.json").write_text(json.dumps(spec))
-        await self._run_child(directory)
-        result = json.loads((directory / "result.json").read_bytes())
-        if not result["ok"]:
-            raise TuneloomError(result["error"], reason=result["reason"])
-        files = await self._objects.put_directory(directory / "out")
-        manifest = Manifest(
-            kind=result["kind"],
-            files=files,
-            base=base_ref,
-            template=source.manifest.template or base.template,
-            lora=Lora.model_validate(result["lora"]) if result["lora"] else None,
-            lineage=_lineage(source),
-            proof=Proof.model_validate(result["proof"]) if result["proof"] else None,
+        spec = TransformSpec(
+            action=build.spec.action,
+            base_name=str(EngineName.of(base_ref.model, base_ref.digest)),
+            max_shard_size_bytes=build.spec.max_shard_size_bytes,
+            proof_prompts=build.spec.proof_prompts,
+            min_greedy_agreement=build.spec.min_greedy_agreement,
+            proof_dtype=self._proof_dtype,
+            time_limit_seconds=self._time_limit_seconds,
         )
+        await prepare(workspace, spec, source=source.manifest, base=base, objects=self._objects)
+        result = await self._run_child(workspace)
+        files = await self._objects.put_directory(workspace.out)
+        manifest = result_manifest(result, files, source=source, base=base)
         await self._objects.put_manifest(manifest)
         return manifest
 
-    async def _run_child(self, directory: Path) -> None:
+    async def _run_child(self, workspace: Workspace) -> TransformResult:
         """Runs the build process; raises when it leaves no result."""
         process = await children.spawn(
-            [*self._command, str(directory)], log=directory / "build.log", env=CHILD_ENVIRONMENT
+            [*self._command, str(workspace.directory)], log=workspace.log, env=CHILD_ENVIRONMENT
         )
         try:
             await process.wait()
         finally:
-            await process.stop(grace_seconds=2)
-        if not (directory / "result.json").exists():
-            tail = children.last_lines(directory / "build.log")
-            raise TuneloomError(
-                f"the build process died with status {process.returncode} (negative: killed by that signal, -9 is "
-                f"often out of memory); its last words:\n{tail}",
-                reason="BUILD_CRASHED",
-            )
-
-
-def _progress(directory: Path) -> str:
-    try:
-        return (directory / "progress").read_text(errors="replace")[:200]
-    except OSError:
-        return ""
-
-
-def _lineage(source: Version) -> Lineage:
-    known = source.manifest.lineage or Lineage()
-    return known.model_copy(update={"parent": source.digest})
+            status = await process.stop(grace_seconds=2)
+        match read_outcome(workspace.directory, status):
+            case Done(result):
+                return result
+            case Refused(reason, message):
+                raise TuneloomError(message, reason=reason)
+            case Lost() as lost:
+                raise TuneloomError(lost.message, reason="BUILD_CRASHED")

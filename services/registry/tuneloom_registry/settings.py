@@ -26,9 +26,10 @@ class RegistrySettings(ServiceSettings):
     database_url: str = "sqlite+aiosqlite:///.tuneloom/registry.db"
     objects_url: str
     work_dir: Path = Path(".tuneloom/registry")
-    build_command: tuple[str, ...] = (sys.executable, "-m", "tuneloom_registry.build")
+    build_command: tuple[str, ...] = (sys.executable, "-m", "tuneloom_registry.transforms")
     build_slots: int = Field(default=2, ge=1, le=64)
     build_lease_seconds: float = Field(default=10.0, gt=0)
+    build_timeout_seconds: float = Field(default=6 * 3600.0, gt=0)
     proof_dtype: Literal["float32", "bfloat16"] = "float32"
     log_json: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -107,7 +107,7 @@ def _reference(text: str) -> Any:
 async def test_the_build_process_is_told_what_to_do(open_registry: OpenRegistry, tmp_path: Path) -> None:
     told = tmp_path / "told.json"
     keep = f"Path({str(told)!r}).write_text(json.dumps([spec, sorted(map(str, d.rglob('*')))]))"
-    registry = await open_registry(build_command=command(keep + GOOD))
+    registry = await open_registry(build_command=command(keep + GOOD), build_timeout_seconds=77)
     build = await queue(registry, max_shard_size_bytes=77, min_greedy_agreement=0.5)
     async with building(registry):
         await outcome(registry, build)
@@ -120,7 +120,10 @@ async def test_the_build_process_is_told_what_to_do(open_registry: OpenRegistry,
         "proof_prompts": ["hi"],
         "min_greedy_agreement": 0.5,
         "proof_dtype": "float32",
+        "time_limit_seconds": 77.0,
+        "memory_limit_bytes": spec["memory_limit_bytes"],
     }
+    assert spec["memory_limit_bytes"] > 1 << 30
     inside = {path.rpartition("-1/")[2] for path in files}
     assert {"base/config.json", "base/model.safetensors", "source/adapter_config.json"} <= inside
 

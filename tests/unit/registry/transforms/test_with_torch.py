@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.unit.registry.builds.conftest import arrays, write_safetensors
-from tuneloom_registry.build.__main__ import main
-from tuneloom_registry.build.failures import BuildFailed
-from tuneloom_registry.build.merge import merge
-from tuneloom_registry.build.tensors import read_float32, read_header, read_model
+from tests.unit.registry.transforms.conftest import arrays, write_safetensors
+from tuneloom_common.manifests import Lora
+from tuneloom_registry.refusals import Refusal
+from tuneloom_registry.transforms.__main__ import transform
+from tuneloom_registry.transforms.merge import merge
+from tuneloom_registry.transforms.specs import TransformRefusal, TransformResult, TransformSpec, read_answer
+from tuneloom_registry.transforms.workspace import Workspace
+from tuneloom_registry.weights.headers import read_header, read_model
+from tuneloom_registry.weights.tensors import read_float32
 
 pytestmark = [
     pytest.mark.worker,
@@ -86,7 +89,7 @@ def altered(adapter: Path, out: Path, change: Any) -> Path:
 
 
 def prove(base: Path, adapter: Path, merged: Path, **more: Any) -> Any:
-    from tuneloom_registry.build.prove import prove as run
+    from tuneloom_registry.proof.prove import prove as run
 
     return run(
         base,
@@ -134,13 +137,13 @@ def test_a_good_merge_is_proven(tiny: Path, merged: Path) -> None:
 def test_a_tampered_merge_is_refused(tiny: Path, tmp_path: Path) -> None:
     other = altered(tiny / "adapter", tmp_path / "other", lambda b: -b)
     merge(tiny / "base", other, tmp_path / "tampered", max_shard_bytes=UNLIMITED)
-    with pytest.raises(BuildFailed, match="agrees with the adapter on") as caught:
+    with pytest.raises(Refusal, match="agrees with the adapter on") as caught:
         prove(tiny / "base", tiny / "adapter", tmp_path / "tampered")
     assert caught.value.reason == "PROOF_FAILED"
 
 
 def test_the_base_passed_off_as_the_merge_is_refused(tiny: Path) -> None:
-    with pytest.raises(BuildFailed) as caught:
+    with pytest.raises(Refusal) as caught:
         prove(tiny / "base", tiny / "adapter", tiny / "base")
     assert caught.value.reason == "PROOF_FAILED"
 
@@ -153,7 +156,7 @@ def test_a_merge_that_computes_nothing_is_refused(tiny: Path, merged: Path, min_
     data = bytearray(norm.file.read_bytes())
     data[norm.start : norm.start + norm.size] = b"\xc0\x7f" * (norm.size // 2)
     norm.file.write_bytes(data)
-    with pytest.raises(BuildFailed) as caught:
+    with pytest.raises(Refusal) as caught:
         prove(tiny / "base", tiny / "adapter", merged, min_greedy_agreement=min_greedy_agreement)
     assert caught.value.reason == "PROOF_FAILED"
 
@@ -161,33 +164,33 @@ def test_a_merge_that_computes_nothing_is_refused(tiny: Path, merged: Path, min_
 def test_an_adapter_without_effect_proves_nothing(tiny: Path, tmp_path: Path) -> None:
     zero = altered(tiny / "adapter", tmp_path / "zero", lambda b: b * 0)
     merge(tiny / "base", zero, tmp_path / "merged", max_shard_bytes=UNLIMITED)
-    with pytest.raises(BuildFailed) as caught:
+    with pytest.raises(Refusal) as caught:
         prove(tiny / "base", zero, tmp_path / "merged")
     assert caught.value.reason == "NO_EFFECT"
 
 
-def run_build(directory: Path, tiny: Path, adapter: Path) -> dict[str, Any]:
-    (directory / "base").symlink_to(tiny / "base")
-    (directory / "source").symlink_to(adapter)
-    spec = {
-        "action": "merge",
-        "base_name": "tiny--0123456789ab",
-        "max_shard_size_bytes": UNLIMITED,
-        "proof_prompts": ["Hello!", "Hello!"],
-        "min_greedy_agreement": 0.8,
-        "proof_dtype": "float32",
-    }
-    (directory / "build.json").write_text(json.dumps(spec))
-    main(directory)
-    result: dict[str, Any] = json.loads((directory / "result.json").read_text())
-    return result
+def run_build(directory: Path, tiny: Path, adapter: Path) -> TransformResult | TransformRefusal:
+    workspace = Workspace(directory)
+    workspace.base.symlink_to(tiny / "base")
+    workspace.source.symlink_to(adapter)
+    spec = TransformSpec(
+        action="merge",
+        base_name="tiny--0123456789ab",
+        max_shard_size_bytes=UNLIMITED,
+        proof_prompts=("Hello!", "Hello!"),
+        min_greedy_agreement=0.8,
+    )
+    transform(workspace, spec)
+    return read_answer(workspace.result)
 
 
 def test_the_build_process_leaves_a_proven_model(tiny: Path, tmp_path: Path) -> None:
     result = run_build(tmp_path, tiny, tiny / "adapter")
-    assert (result["ok"], result["kind"]) == (True, "merged")
-    assert result["lora"] == {"r": 4, "alpha": 8, "targets": sorted(LINEAR), "rslora": True}
-    assert result["proof"]["prompts"] == 8  # the built-in ones; what is asked for twice is asked once
+    assert isinstance(result, TransformResult)
+    assert result.kind == "merged"
+    assert result.lora == Lora(r=4, alpha=8, targets=tuple(sorted(LINEAR)), rslora=True)
+    assert result.proof is not None
+    assert result.proof.prompts == 8  # the built-in ones; what is asked for twice is asked once
     assert (tmp_path / "out/tokenizer.json").read_bytes() == (tiny / "base/tokenizer.json").read_bytes()
     assert not (tmp_path / "result.json.part").exists()
 
@@ -195,4 +198,5 @@ def test_the_build_process_leaves_a_proven_model(tiny: Path, tmp_path: Path) -> 
 def test_the_build_process_says_why_it_refuses(tiny: Path, tmp_path: Path) -> None:
     zero = altered(tiny / "adapter", tmp_path / "zero", lambda b: b * 0)
     result = run_build(tmp_path, tiny, zero)
-    assert (result["ok"], result["reason"]) == (False, "NO_EFFECT")
+    assert isinstance(result, TransformRefusal)
+    assert result.reason == "NO_EFFECT"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.registry.builds.conftest import (
+from tests.unit.registry.transforms.conftest import (
     COMPANIONS,
     SHAPES,
     TARGETS,
@@ -17,9 +17,10 @@ from tests.unit.registry.builds.conftest import (
     write_config,
     write_safetensors,
 )
-from tuneloom_registry.build.failures import BuildFailed
-from tuneloom_registry.build.merge import BLOCK_BYTES, merge
-from tuneloom_registry.build.tensors import from_float32, read_float32, read_header, read_model, to_float32
+from tuneloom_registry.refusals import Refusal
+from tuneloom_registry.transforms.merge import BLOCK_BYTES, merge
+from tuneloom_registry.weights.headers import read_header, read_model
+from tuneloom_registry.weights.tensors import from_float32, read_float32, to_float32
 
 UNLIMITED = 1 << 40
 
@@ -46,8 +47,8 @@ def raw(directory: Path) -> dict[str, bytes]:
     }
 
 
-def refused(base: Path, adapter: Path, out: Path) -> BuildFailed:
-    with pytest.raises(BuildFailed) as caught:
+def refused(base: Path, adapter: Path, out: Path) -> Refusal:
+    with pytest.raises(Refusal) as caught:
         merge(base, adapter, out, max_shard_bytes=UNLIMITED)
     return caught.value
 

@@ -13,18 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from tests.unit.registry.builds.conftest import write_safetensors
-from tuneloom_registry.build.tensors import (
-    TensorSlice,
-    copy_bytes,
-    encode_header,
-    from_float32,
-    read_float32,
-    read_header,
-    read_model,
-    row_blocks,
-    to_float32,
-)
+from tests.unit.registry.transforms.conftest import write_safetensors
+from tuneloom_registry.weights.headers import TensorSlice, encode_header, read_header, read_model
+from tuneloom_registry.weights.tensors import copy_bytes, from_float32, read_float32, row_blocks, to_float32
 
 
 def bf16_of(bits32: int) -> int:

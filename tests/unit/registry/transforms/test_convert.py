@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.unit.registry.builds.conftest import (
+from tests.unit.registry.transforms.conftest import (
     COMPANIONS,
     SHAPES,
     TARGETS,
@@ -16,15 +15,18 @@ from tests.unit.registry.builds.conftest import (
     write_base,
     write_safetensors,
 )
-from tuneloom_registry.build.adapters import read_adapter
-from tuneloom_registry.build.convert import convert
-from tuneloom_registry.build.failures import BuildFailed
-from tuneloom_registry.build.tensors import from_float32, read_float32, read_header, read_model, to_float32
+from tuneloom_registry.refusals import Refusal
+from tuneloom_registry.transforms import convert
+from tuneloom_registry.transforms.specs import TransformResult, TransformSpec
+from tuneloom_registry.transforms.workspace import Workspace
+from tuneloom_registry.weights.adapters import read_adapter
+from tuneloom_registry.weights.headers import read_header, read_model
+from tuneloom_registry.weights.tensors import from_float32, read_float32, to_float32
 
 UNLIMITED = 1 << 40
 
 
-def write_checkpoint(directory: Path, *, dtype: str = "F32", method: str = "qlora") -> Path:
+def write_checkpoint(directory: Path, *, dtype: str = "F32") -> Path:
     """What the trainer writes for an adapter: PEFT's parameter names with the adapter's own name in them."""
     write_adapter(directory)
     path = directory / "adapter_model.safetensors"
@@ -35,7 +37,7 @@ def write_checkpoint(directory: Path, *, dtype: str = "F32", method: str = "qlor
     path.unlink()
     write_safetensors(directory / "weights.safetensors", trained)
     (directory / "optimizer.safetensors").write_bytes(b"large")
-    (directory / "checkpoint.json").write_text(json.dumps({"method": method}))
+    (directory / "checkpoint.json").write_text("{}")
     return directory
 
 
@@ -44,16 +46,24 @@ def write_full(directory: Path, shapes: dict[str, tuple[int, ...]] = SHAPES, *, 
     directory.mkdir()
     values = {name: (dtype, generator.standard_normal(shape)) for name, shape in reversed(shapes.items())}
     write_safetensors(directory / "weights.safetensors", values)
-    (directory / "checkpoint.json").write_text(json.dumps({"method": "full"}))
+    (directory / "checkpoint.json").write_text("{}")
     return directory
 
 
-def run(checkpoint: Path, base: Path, out: Path, **more: Any) -> Any:
-    return convert(checkpoint, base, out, **{"base_name": "qwen--0123456789ab", "max_shard_bytes": UNLIMITED, **more})
+def run(checkpoint: Path, base: Path, out: Path, *, max_shard_bytes: int = UNLIMITED) -> TransformResult:
+    """A conversion of what is given whole; `out` becomes the output."""
+    workspace = Workspace(out.with_name(f"{out.name}-workspace"))
+    workspace.directory.mkdir()
+    workspace.source.symlink_to(checkpoint)
+    workspace.base.symlink_to(base)
+    spec = TransformSpec(action="convert", base_name="qwen--0123456789ab", max_shard_size_bytes=max_shard_bytes)
+    result = convert.run(workspace, spec)
+    workspace.out.rename(out)
+    return result
 
 
-def refused(checkpoint: Path, base: Path, out: Path) -> BuildFailed:
-    with pytest.raises(BuildFailed) as caught:
+def refused(checkpoint: Path, base: Path, out: Path) -> Refusal:
+    with pytest.raises(Refusal) as caught:
         run(checkpoint, base, out)
     return caught.value
 
@@ -61,7 +71,7 @@ def refused(checkpoint: Path, base: Path, out: Path) -> BuildFailed:
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
 def test_a_checkpoint_becomes_an_adapter_that_engines_load(tmp_path: Path, base: Path, dtype: str) -> None:
     checkpoint = write_checkpoint(tmp_path / "checkpoint", dtype=dtype)
-    adapter = run(checkpoint, base, tmp_path / "out")
+    result = run(checkpoint, base, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -75,7 +85,7 @@ def test_a_checkpoint_becomes_an_adapter_that_engines_load(tmp_path: Path, base:
     assert config["base_model_name_or_path"] == "qwen--0123456789ab"
     assert config["target_modules"] == ["down_proj", "q_proj"]
     assert config["inference_mode"] is True
-    assert adapter == read_adapter(tmp_path / "out")
+    assert (result.kind, result.lora) == ("adapter", read_adapter(tmp_path / "out").lora)
 
 
 def test_the_adapter_must_fit_the_base(tmp_path: Path) -> None:
@@ -106,7 +116,7 @@ def test_weights_that_exploded_are_refused(tmp_path: Path, base: Path, value: fl
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
 def test_a_full_fine_tune_takes_the_bases_types_and_order(tmp_path: Path, dtype: str) -> None:
     base, checkpoint = write_base(tmp_path / "base", dtype=dtype), write_full(tmp_path / "checkpoint")
-    assert run(checkpoint, base, tmp_path / "out", max_shard_bytes=200) is None
+    assert run(checkpoint, base, tmp_path / "out", max_shard_bytes=200).kind == "base"
     made, original = read_model(tmp_path / "out"), read_model(base)
     assert {name: (t.dtype, t.shape) for name, t in made.items()} == {
         n: (t.dtype, t.shape) for n, t in original.items()
@@ -119,16 +129,20 @@ def test_a_full_fine_tune_takes_the_bases_types_and_order(tmp_path: Path, dtype:
 
 
 def test_a_full_checkpoint_must_fit_the_base(tmp_path: Path, base: Path) -> None:
-    lacking = {name: shape for name, shape in SHAPES.items() if name != "model.norm.weight"}
-    error = refused(write_full(tmp_path / "lacking", lacking), base, tmp_path / "out-1")
-    assert error.reason == "CHECKPOINT_INVALID"
-    assert "model.norm.weight" in str(error)
     for i, shape in enumerate([(9,), (4,), (2, 4)]):
         checkpoint = write_full(tmp_path / f"other-{i}", {**SHAPES, "model.norm.weight": shape})
         assert refused(checkpoint, base, tmp_path / f"out-other-{i}").reason == "CHECKPOINT_INVALID"
 
 
+def test_a_trained_weight_without_a_place_in_the_base_is_refused(tmp_path: Path, base: Path) -> None:
+    """Copying the base's weights under other names would make an untrained model of it."""
+    renamed = {name.replace("model.layers", "layers"): shape for name, shape in SHAPES.items()}
+    error = refused(write_full(tmp_path / "renamed", renamed), base, tmp_path / "out")
+    assert error.reason == "CHECKPOINT_INVALID"
+    assert "layers.0." in str(error)
+
+
 def test_targets_are_the_modules_that_were_trained(tmp_path: Path, base: Path) -> None:
-    assert run(write_checkpoint(tmp_path / "c"), base, tmp_path / "out").targets == tuple(
-        sorted(module.rpartition(".")[2] for module in TARGETS)
-    )
+    lora = run(write_checkpoint(tmp_path / "c"), base, tmp_path / "out").lora
+    assert lora is not None
+    assert lora.targets == tuple(sorted(module.rpartition(".")[2] for module in TARGETS))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneloom_registry.build.failures import BuildFailed
-from tuneloom_registry.build.tensors import FLOAT_TYPES, TensorSlice, read_header
+from tuneloom_common.manifests import Lora
+from tuneloom_registry.refusals import Refusal
+from tuneloom_registry.weights.headers import FLOAT_TYPES, TensorSlice, read_header
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -45,51 +46,56 @@ class Update:
 class Adapter:
     """A validated adapter, its updates by base tensor name."""
 
-    config: dict[str, Any]
+    r: int
+    alpha: float
+    rslora: bool
     updates: dict[str, Update]
 
     @property
     def targets(self) -> tuple[str, ...]:
         return tuple(sorted({update.module.rpartition(".")[2] for update in self.updates.values()}))
 
+    @property
+    def lora(self) -> Lora:
+        """For the manifest."""
+        return Lora(r=self.r, alpha=self.alpha, targets=self.targets, rslora=self.rslora)
+
 
 def read_adapter(directory: Path) -> Adapter:
-    """Reads and validates; raises BuildFailed naming what an engine would refuse."""
+    """Reads and validates; raises Refusal naming what an engine would refuse."""
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (directory / name).is_file():
-            raise BuildFailed("ADAPTER_INVALID", f"{name} is missing; an adapter is what PEFT's save_pretrained writes")
+            raise Refusal("ADAPTER_INVALID", f"{name} is missing; an adapter is what PEFT's save_pretrained writes")
     config = _read_config(directory / CONFIG_FILE)
     check_servable(config)
     pairs: dict[str, dict[str, TensorSlice]] = {}
     for name, tensor in read_header(directory / WEIGHTS_FILE).items():
         match = _KEY.fullmatch(name)
         if match is None:
-            raise BuildFailed("ADAPTER_INVALID", f"{WEIGHTS_FILE}: {name} is not a LoRA weight")
+            raise Refusal("ADAPTER_INVALID", f"{WEIGHTS_FILE}: {name} is not a LoRA weight")
         pairs.setdefault(match["module"], {})[match["side"]] = tensor
     updates = {}
     for module, sides in pairs.items():
         if sides.keys() != {"A", "B"}:
-            raise BuildFailed("ADAPTER_INVALID", f"{WEIGHTS_FILE}: {module} has only lora_{''.join(sides)}")
+            raise Refusal("ADAPTER_INVALID", f"{WEIGHTS_FILE}: {module} has only lora_{''.join(sides)}")
         if any(len(side.shape) != 2 or side.dtype not in FLOAT_TYPES for side in sides.values()):
-            raise BuildFailed("ADAPTER_INVALID", f"{WEIGHTS_FILE}: {module} is not a pair of matrices of floats")
+            raise Refusal("ADAPTER_INVALID", f"{WEIGHTS_FILE}: {module} is not a pair of matrices of floats")
         rank = sides["A"].shape[0]
         if sides["B"].shape[1] != rank or sides["A"].size == 0 or rank != _for_module(config, "rank", module):
-            raise BuildFailed(
-                "ADAPTER_INVALID", f"{WEIGHTS_FILE}: shapes of {module} do not fit the rank in {CONFIG_FILE}"
-            )
+            raise Refusal("ADAPTER_INVALID", f"{WEIGHTS_FILE}: shapes of {module} do not fit the rank in {CONFIG_FILE}")
         alpha = _for_module(config, "alpha", module)
         scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
         updates[f"{module}.weight"] = Update(module, sides["A"], sides["B"], scale)
     if not updates:
-        raise BuildFailed("ADAPTER_INVALID", f"{WEIGHTS_FILE} holds no LoRA weights")
-    return Adapter(config, updates)
+        raise Refusal("ADAPTER_INVALID", f"{WEIGHTS_FILE} holds no LoRA weights")
+    return Adapter(config["r"], config["lora_alpha"], bool(config.get("use_rslora")), updates)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     config: Any = json.loads(path.read_bytes())
     known = isinstance(config, dict) and isinstance(config.get("r"), int)
     if not known or not isinstance(config.get("lora_alpha"), (int, float)):
-        raise BuildFailed("ADAPTER_INVALID", f"{path.name}: r and lora_alpha must be numbers")
+        raise Refusal("ADAPTER_INVALID", f"{path.name}: r and lora_alpha must be numbers")
     return config  # type: ignore[no-any-return]
 
 
@@ -97,15 +103,15 @@ def check_servable(config: dict[str, Any]) -> None:
     """Refuses what vLLM refuses, so it is said now and not at the first request."""
     for key, what in _REFUSED.items():
         if config.get(key):
-            raise BuildFailed("NOT_SERVABLE", f"{CONFIG_FILE}: {key} is set; engines do not serve {what}")
+            raise Refusal("NOT_SERVABLE", f"{CONFIG_FILE}: {key} is set; engines do not serve {what}")
     if config.get("peft_type", "LORA") != "LORA":
-        raise BuildFailed("NOT_SERVABLE", f"{CONFIG_FILE}: peft_type is {config['peft_type']!r}; engines serve LoRA")
+        raise Refusal("NOT_SERVABLE", f"{CONFIG_FILE}: peft_type is {config['peft_type']!r}; engines serve LoRA")
     if config.get("bias", "none") != "none":
-        raise BuildFailed("NOT_SERVABLE", f"{CONFIG_FILE}: bias is {config['bias']!r}; engines need 'none'")
+        raise Refusal("NOT_SERVABLE", f"{CONFIG_FILE}: bias is {config['bias']!r}; engines need 'none'")
     if config.get("init_lora_weights") not in (True, False, "gaussian", None):
-        raise BuildFailed("NOT_SERVABLE", f"{CONFIG_FILE}: init_lora_weights changes the base weights")
+        raise Refusal("NOT_SERVABLE", f"{CONFIG_FILE}: init_lora_weights changes the base weights")
     if config.get("fan_in_fan_out"):
-        raise BuildFailed("NOT_SERVABLE", f"{CONFIG_FILE}: fan_in_fan_out layers (GPT-2 style) are not supported")
+        raise Refusal("NOT_SERVABLE", f"{CONFIG_FILE}: fan_in_fan_out layers (GPT-2 style) are not supported")
 
 
 def _for_module(config: dict[str, Any], what: str, module: str) -> Any:

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.registry.builds.conftest import TARGETS, write_adapter, write_config, write_safetensors
-from tuneloom_registry.build.adapters import read_adapter
-from tuneloom_registry.build.failures import BuildFailed
+from tests.unit.registry.transforms.conftest import TARGETS, write_adapter, write_config, write_safetensors
+from tuneloom_registry.refusals import Refusal
+from tuneloom_registry.weights.adapters import read_adapter
 
 Q_PROJ, DOWN_PROJ = TARGETS
 PREFIX = f"base_model.model.{Q_PROJ}"
 
 
-def refused(directory: Path) -> BuildFailed:
-    with pytest.raises(BuildFailed) as caught:
+def refused(directory: Path) -> Refusal:
+    with pytest.raises(Refusal) as caught:
         read_adapter(directory)
     return caught.value
 

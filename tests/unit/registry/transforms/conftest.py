@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tuneloom_registry.build.tensors import TensorSlice, encode_header, from_float32, read_float32, read_model
+from tuneloom_registry.weights.headers import TensorSlice, encode_header, read_model
+from tuneloom_registry.weights.tensors import from_float32, read_float32
 
 Array = np.ndarray[Any, Any]
 SHAPES: dict[str, tuple[int, ...]] = {

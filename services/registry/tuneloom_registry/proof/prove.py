@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from tuneloom_common.manifests import Proof
-from tuneloom_registry.build.failures import BuildFailed
+from tuneloom_registry.refusals import Refusal
 
 MAX_NEW_TOKENS = 32
 DEFAULT_PROMPTS = (
@@ -39,7 +39,7 @@ def prove(
     dtype: str,
     min_greedy_agreement: float,
 ) -> Proof:
-    """Measures; raises BuildFailed when the merged model is not the adapter's equal, or nothing was tested."""
+    """Measures; raises Refusal when the merged model is not the adapter's equal, or nothing was tested."""
     from peft import PeftModel
     from transformers import AutoTokenizer
 
@@ -55,18 +55,16 @@ def prove(
     with_merge = [_scores(model, *answer) for answer in answers]
 
     if not all(scores.isfinite().all() for scores in (*with_adapter, *with_merge, *base_alone)):
-        raise BuildFailed(
-            "PROOF_FAILED", "a model computes NaN or infinity on the proof prompts; it was not registered"
-        )
+        raise Refusal("PROOF_FAILED", "a model computes NaN or infinity on the proof prompts; it was not registered")
     proof = _compare(with_adapter, with_merge, base_alone, dtype)
     if proof.adapter_effect == 0.0:
-        raise BuildFailed(
+        raise Refusal(
             "NO_EFFECT",
             "the adapter changes no logit on any proof prompt, so the proof would show nothing; was it trained at "
             "all? Give proof prompts from its own topic",
         )
     if proof.greedy_agreement < min_greedy_agreement:
-        raise BuildFailed(
+        raise Refusal(
             "PROOF_FAILED",
             f"the merged model agrees with the adapter on {proof.greedy_agreement:.1%} of {proof.positions} greedy "
             f"tokens (needed: {min_greedy_agreement:.1%}, largest logit difference {proof.max_logit_diff:.4g}); it "
