@@ -11,7 +11,8 @@ from tuneloom_common import children
 from tuneloom_common.manifests import Manifest
 from tuneloom_common.objects import ObjectStore
 from tuneloom_trainer.jobs import Job
-from tuneloom_trainer.worker.protocol import CHECKPOINTS_DIR, EVENTS_FILE, WorkerSpec
+from tuneloom_trainer.worker.checkpoint_records import directory_name, newest_whole, read_registered
+from tuneloom_trainer.worker.protocol import CHECKPOINTS_DIR, WorkerSpec, events_file
 
 WORKER_LOG = "worker.log"
 
@@ -41,9 +42,8 @@ class Launcher:
         await self._fetch(base, run_dir / "base")
         dataset = await self._objects.read_manifest(job.dataset.digest)
         data = await self._fetch(dataset, run_dir / "data")
-        if restore and not any(checkpoints.glob("step-????????")):  # a torn fetch leaves "step-00000120.part-…"
-            step, manifest = restore
-            await self._fetch(manifest, checkpoints / f"step-{step:08d}")
+        if restore:
+            await self._restore(job, checkpoints, *restore)
         WorkerSpec(
             job=job.id,
             base_dir=(run_dir / "base").absolute(),
@@ -51,8 +51,19 @@ class Launcher:
             training=job.spec,
             device=self._device,  # type: ignore[arg-type] # checked by pydantic
             num_threads=self._threads,
+            lease_epoch=job.lease_epoch,
+            registered_step=restore[0] if restore else 0,
         ).write(run_dir)
         return run_dir
+
+    async def _restore(self, job: Job, checkpoints: Path, step: int, manifest: Manifest) -> None:
+        """Fetches the registered checkpoint unless this host has it, or a newer one."""
+        registered = await read_registered(self._objects, manifest)
+        local = await asyncio.to_thread(newest_whole, checkpoints, job=job.id)
+        if local is None or local.record.order < registered.order:
+            directory = checkpoints / directory_name(step)
+            await asyncio.to_thread(shutil.rmtree, directory, True)  # of an attempt that was overtaken
+            await self._fetch(manifest, directory)
 
     async def start(self, job: Job) -> children.Child:
         """Starts the worker process on a prepared run directory."""
@@ -65,7 +76,7 @@ class Launcher:
             await asyncio.to_thread(shutil.rmtree, self.run_dir(job) / name, True)
 
     def events_path(self, job: Job) -> Path:
-        return self.run_dir(job) / EVENTS_FILE
+        return self.run_dir(job) / events_file(job.lease_epoch)
 
     def log_tail(self, job: Job) -> str:
         return children.last_lines(self.run_dir(job) / WORKER_LOG)

@@ -123,8 +123,7 @@ class Runner:
     async def _attempt(self, job: Job) -> None:
         heartbeat: asyncio.Task[None] | None = None
         process: children.Child | None = None
-        fresh = not self._launcher.events_path(job).exists()
-        attempt = _Attempt(job, worker_sequence=0 if fresh else job.worker_sequence)
+        attempt = _Attempt(job, worker_sequence=0)  # every attempt has an event log of its own
         try:
             heartbeat = asyncio.create_task(self._keep_lease(attempt))
             await self._guarded(heartbeat, self._launcher.prepare(job, restore=await self._newest(job)))

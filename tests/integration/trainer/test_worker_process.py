@@ -17,7 +17,6 @@ from tuneloom_trainer.events import EventTail
 from tuneloom_trainer.specs import load_recipes, resolve
 from tuneloom_trainer.training_events import EventBody, Note, Progress
 from tuneloom_trainer.worker.protocol import (
-    EVENTS_FILE,
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_STOPPED,
@@ -26,6 +25,7 @@ from tuneloom_trainer.worker.protocol import (
     Finished,
     LoggedEvent,
     WorkerSpec,
+    events_file,
 )
 
 pytestmark = [pytest.mark.worker, pytest.mark.timeout(180)]
@@ -40,7 +40,7 @@ class Worker:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
-        self.tail = EventTail(run_dir / EVENTS_FILE, after=0)
+        self.tail = EventTail(run_dir / events_file(0), after=0)
         self.seen: list[LoggedEvent] = []
 
     def start(self) -> None:

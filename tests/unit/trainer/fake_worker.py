@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 run_dir = Path(sys.argv[1])
-words = json.loads((run_dir / "spec.json").read_bytes())["training"]["sample_prompts"]
-log = (run_dir / "events.jsonl").open("a+")
-log.seek(0)
-sequence = len(log.readlines())
+spec = json.loads((run_dir / "spec.json").read_bytes())
+words = spec["training"]["sample_prompts"]
+log = (run_dir / f"events-{spec['lease_epoch']:06d}.jsonl").open("a")
+sequence = 0
 
 
 def emit(kind: str, **fields: Any) -> None:
     global sequence
     sequence += 1
-    log.write(json.dumps({"seq": sequence, "time": 0, "type": kind, **fields}) + "\n")
+    log.write(json.dumps({"seq": sequence, "time": 0, "epoch": spec["lease_epoch"], "type": kind, **fields}) + "\n")
     log.flush()
 
 
@@ -25,7 +25,13 @@ def save(step: int) -> None:
     path = run_dir / f"checkpoints/step-{step:08d}"
     path.mkdir(exist_ok=True)
     template = {"tokenizer_sha256": "1" * 64, "chat_template_sha256": "2" * 64, "stop_tokens": ["<|im_end|>"]}
-    (path / "checkpoint.json").write_text(json.dumps({"step": step, "template": template}))
+    head = {"job": spec["job"], "lease_epoch": spec["lease_epoch"], "step": step}
+    (path / "checkpoint.json").write_text(json.dumps({**head, "template": template}))
+    tell(step)
+
+
+def tell(step: int) -> None:
+    path = run_dir / f"checkpoints/step-{step:08d}"
     emit("checkpoint", step=step, loss=1.5, path=f"checkpoints/{path.name}")
 
 
@@ -41,6 +47,8 @@ def main(word: str) -> int:
         emit("progress", step="first")
         return 0
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if newest > spec["registered_step"]:
+        tell(newest)
     emit("training", step=0, total_steps=2, device="cpu")
     save(1)
     if word == "crash":
@@ -60,6 +68,9 @@ def main(word: str) -> int:
 
 (run_dir / "pid").write_text(str(os.getpid()))
 (run_dir / "found").write_text(" ".join(path.name for path in (run_dir / "checkpoints").iterdir()))
+records = [json.loads(path.read_bytes()) for path in (run_dir / "checkpoints").glob("step-????????/checkpoint.json")]
+epoch, newest = max(((record["lease_epoch"], record["step"]) for record in records), default=(0, 0))
+(run_dir / "resumed").write_text(f"step {newest} of attempt {epoch}")
 attempts = run_dir / "attempts"
 attempts.touch()
 attempt = attempts.stat().st_size

@@ -103,7 +103,7 @@ async def test_a_job_trains_publishes_and_succeeds(app: TrainerApp, registry: Fa
         build.build.convert.checkpoint for build in registry.builds if build.build.target_model.endswith("ant")
     ]
     assert converted[0] == f"models/{job.id}/versions/2"
-    assert {"events.jsonl", "worker.log"} <= {path.name for path in run_dir(tmp_path, job).iterdir()}
+    assert {"events-000001.jsonl", "worker.log"} <= {path.name for path in run_dir(tmp_path, job).iterdir()}
 
 
 async def test_published_checkpoints_say_where_they_come_from(app: TrainerApp, registry: FakeRegistry) -> None:
@@ -306,6 +306,28 @@ async def test_a_job_on_a_new_machine_starts_from_its_newest_registered_checkpoi
         await until_state(second, job, JobState.RUNNING)
 
     assert "step-00000001" in (torn.parents[1] / "found").read_text().split()
+
+
+async def test_a_host_that_comes_back_tells_no_old_news_and_goes_on_from_the_newest_attempt(
+    build_app: BuildApp, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    first, second = await build_app(), await build_app(work_dir=tmp_path / "other")
+    async with running(first):
+        job = await submit(first, registry, "wait", "succeed")
+        await until_checkpoint(first, job)
+    assert (run_dir(tmp_path, job) / "checkpoints" / "step-00000002").is_dir()  # saved on the way out, told to nobody
+    async with running(second):
+        await until(second, job, lambda found: found.lease_epoch == 2 and found.state is JobState.RUNNING)
+        async with asyncio.timeout(20):
+            while len(registry.versions_of(job.id)) < 2:
+                await second.store.bell.wait(0.1)
+
+    async with running(first):
+        await until_state(first, job, JobState.SUCCEEDED)
+
+    assert (run_dir(tmp_path, job) / "resumed").read_text() == "step 1 of attempt 2"
+    steps = [event.body.step for event in await first.store.events_after(job.id, 0) if event.body.kind == "checkpoint"]
+    assert steps == [1, 1, 1, 2]  # one of each attempt on the way, then the last one's own
 
 
 async def test_two_slots_run_two_jobs(build_app: BuildApp, registry: FakeRegistry) -> None:

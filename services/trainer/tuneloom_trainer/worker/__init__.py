@@ -1,4 +1,4 @@
 """The training worker: a process of its own, the only place of the trainer that knows torch.
 
-In: `spec.json` (fully resolved) in the run directory. Out: `events.jsonl`, `checkpoints/`, exit status.
+In: `spec.json` (fully resolved) in the run directory. Out: `events-{attempt}.jsonl`, `checkpoints/`, exit status.
 """

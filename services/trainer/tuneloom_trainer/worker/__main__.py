@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 
 from tuneloom_common.children import COMPUTE_ENVIRONMENT, die_with_parent
-from tuneloom_trainer.worker.protocol import EVENTS_FILE, EXIT_FAILED, EventLog, Failed, WorkerFailed, WorkerSpec
+from tuneloom_trainer.worker.protocol import EXIT_FAILED, EventLog, Failed, WorkerFailed, WorkerSpec, events_file
 
 
 def main(run_dir: Path) -> int:
@@ -19,7 +19,7 @@ def main(run_dir: Path) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     spec = WorkerSpec.read(run_dir)
-    events = EventLog(run_dir / EVENTS_FILE)
+    events = EventLog(run_dir / events_file(spec.lease_epoch), lease_epoch=spec.lease_epoch)
     os.environ.update(COMPUTE_ENVIRONMENT)
     try:
         import torch

@@ -1,4 +1,4 @@
-"""Checkpoints that are either whole or not there: written aside, synced, renamed, verified before use.
+"""Checkpoints that are either whole or not there: written aside, synced, renamed.
 
 A checkpoint directory `step-00000120` holds `weights.safetensors` (trained parameters), `adapter_config.json` for
 LoRA, `optimizer.safetensors` and `checkpoint.json`, which is written last and carries the hash of every file.
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +16,22 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tuneloom_common.objects import hash_file, sync
+from tuneloom_trainer.worker.checkpoint_records import RECORD_FILE, CheckpointRecord, LocalCheckpoint, directory_name
 
-RECORD_FILE = "checkpoint.json"
 WEIGHTS_FILE = "weights.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A checkpoint on disk that was found whole."""
-
-    path: Path
-    step: int
-    record: dict[str, Any]
 
 
 def save(
     directory: Path,
     *,
-    step: int,
     parameters: dict[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     adapter_config: dict[str, Any] | None,
-    record: dict[str, Any],
+    record: CheckpointRecord,
 ) -> Path:
-    """Writes one checkpoint atomically and returns its directory."""
-    target = directory / f"step-{step:08d}"
+    """Writes one checkpoint atomically and returns its directory; the hashes of its files join the record."""
+    target = directory / directory_name(record.step)
     staging = directory / f".{target.name}.part"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -52,7 +41,7 @@ def save(
     if adapter_config is not None:
         (staging / "adapter_config.json").write_text(json.dumps(adapter_config, indent=1, sort_keys=True))
     hashes = {path.name: hash_file(path)[0] for path in sorted(staging.iterdir())}
-    body = {**record, "step": step, "files": hashes}
+    body = record.model_copy(update={"files": hashes}).model_dump(mode="json")
     (staging / RECORD_FILE).write_text(json.dumps(body, indent=1, sort_keys=True))
     for path in staging.iterdir():
         sync(path)
@@ -63,16 +52,8 @@ def save(
     return target
 
 
-def newest_valid(directory: Path) -> Checkpoint | None:
-    """The newest checkpoint whose files are all what their hashes say."""
-    for path in sorted(directory.glob("step-*"), reverse=True):
-        if record := _verified_record(path):
-            return Checkpoint(path=path, step=int(record["step"]), record=record)
-    return None
-
-
 def restore(
-    checkpoint: Checkpoint, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+    checkpoint: LocalCheckpoint, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> None:
     """Puts weights and optimizer state back; raises KeyError when the checkpoint is of another model."""
     weights = load_file(checkpoint.path / WEIGHTS_FILE)
@@ -95,12 +76,3 @@ def _optimizer_tensors(
         for name, parameter in parameters.items()
         for key, value in optimizer.state[parameter].items()
     }
-
-
-def _verified_record(path: Path) -> dict[str, Any] | None:
-    try:
-        record: dict[str, Any] = json.loads((path / RECORD_FILE).read_bytes())
-        whole = all(hash_file(path / name)[0] == sha256 for name, sha256 in record["files"].items())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-    return record if whole else None

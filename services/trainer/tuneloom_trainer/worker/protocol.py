@@ -19,12 +19,15 @@ EXIT_FAILED = 1
 EXIT_STOPPED = 75  # asked to leave by SIGTERM, everything is saved
 
 SPEC_FILE = "spec.json"
-EVENTS_FILE = "events.jsonl"
 CHECKPOINTS_DIR = "checkpoints"
 
 
 class WorkerSpec(BaseModel):
-    """Everything a worker needs. Paths are local; `dataset` is a file in the `messages` format."""
+    """Everything a worker needs. Paths are local; `dataset` is a file in the `messages` format.
+
+    `lease_epoch` is the attempt everything the worker writes belongs to, `registered_step` the newest checkpoint that
+    is registered: a newer one found on disk is told again.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -34,6 +37,8 @@ class WorkerSpec(BaseModel):
     training: TrainingSpec
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_threads: int = 0
+    lease_epoch: int = 0
+    registered_step: int = 0
 
     @classmethod
     def read(cls, run_dir: Path) -> WorkerSpec:
@@ -44,12 +49,23 @@ class WorkerSpec(BaseModel):
         (run_dir / SPEC_FILE).write_text(self.model_dump_json(indent=1), encoding="utf-8")
 
 
+def events_file(lease_epoch: int) -> str:
+    """Every attempt has a log of its own: what an earlier one wrote can never be taken for news."""
+    return f"events-{lease_epoch:06d}.jsonl"
+
+
 class WorkerFailed(Exception):
     """Training cannot go on, and repeating it would fail the same way. `reason` is for machines."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class Validated(EventBody):
+    """The data is read and rendered; the model is loaded next."""
+
+    kind: ClassVar[str] = "validated"
 
 
 class Training(EventBody):
@@ -86,9 +102,8 @@ class Finished(EventBody):
     step: int = 0
 
 
-EVENTS: dict[str, type[EventBody]] = {
-    event.kind: event for event in (DataReport, Progress, SampleChat, Note, Training, CheckpointSaved, Failed, Finished)
-}
+_KINDS = (DataReport, Progress, SampleChat, Note, Validated, Training, CheckpointSaved, Failed, Finished)
+EVENTS: dict[str, type[EventBody]] = {event.kind: event for event in _KINDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +111,7 @@ class LoggedEvent:
     """A line of the event log. `event` is None when this release does not know its type."""
 
     sequence: int
+    lease_epoch: int
     event: EventBody | None
 
     @classmethod
@@ -103,13 +119,14 @@ class LoggedEvent:
         """Raises ValueError, LookupError or TypeError when the line is no event."""
         fields = json.loads(line)
         known = EVENTS.get(fields["type"])
-        return cls(int(fields["seq"]), known.model_validate(fields) if known else None)
+        return cls(int(fields["seq"]), int(fields.get("epoch", 0)), known.model_validate(fields) if known else None)
 
 
 class EventLog:
     """Appends typed events, one JSON object a line, with a sequence that goes on after a restart."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, lease_epoch: int = 0) -> None:
+        self._epoch = lease_epoch
         self._seq = 0
         if path.exists():
             whole = path.read_bytes()
@@ -122,7 +139,7 @@ class EventLog:
 
     def emit(self, event: EventBody) -> None:
         self._seq += 1
-        head = {"seq": self._seq, "time": round(time.time(), 3), "type": event.kind}
+        head = {"seq": self._seq, "epoch": self._epoch, "time": round(time.time(), 3), "type": event.kind}
         self._file.write(json.dumps({**head, **event.model_dump(mode="json")}, ensure_ascii=False) + "\n")
         self._file.flush()
 

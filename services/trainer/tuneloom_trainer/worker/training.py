@@ -16,10 +16,12 @@ from typing import Any
 
 import torch
 
+from tuneloom_common.manifests import Template
 from tuneloom_data.templates import read_template
 from tuneloom_trainer.specs import TrainingSpec
 from tuneloom_trainer.training_events import Note, Progress, SampleChat
 from tuneloom_trainer.worker import checkpoints
+from tuneloom_trainer.worker.checkpoint_records import CheckpointRecord, newest_whole
 from tuneloom_trainer.worker.dataset import IGNORED, Batch, PackedDataset, derived_seed, load_dataset
 from tuneloom_trainer.worker.model import Hardware, load_model, load_tokenizer, trainable_parameters
 from tuneloom_trainer.worker.protocol import (
@@ -30,6 +32,7 @@ from tuneloom_trainer.worker.protocol import (
     EventLog,
     Finished,
     Training,
+    Validated,
     WorkerFailed,
     WorkerSpec,
 )
@@ -57,6 +60,7 @@ def train(spec: WorkerSpec, run_dir: Path, events: EventLog, should_stop: Callab
         seed=training.seed,
     )
     events.emit(report)
+    events.emit(Validated())
 
     model = load_model(spec.base_dir, training, hardware)
     parameters = trainable_parameters(model)
@@ -67,28 +71,30 @@ def train(spec: WorkerSpec, run_dir: Path, events: EventLog, should_stop: Callab
     directory = run_dir / CHECKPOINTS_DIR
     directory.mkdir(exist_ok=True)
     done = 0
-    if checkpoint := checkpoints.newest_valid(directory):
+    if checkpoint := newest_whole(directory, job=spec.job):
         checkpoints.restore(checkpoint, parameters, optimizer)
-        done = checkpoint.step
+        done = checkpoint.record.step
         events.emit(Note(text=f"resumed from the checkpoint at step {done}"))
-        if done == total_steps:  # a death between saving and telling would leave the result without its last step
+        if done > spec.registered_step:  # saved by an attempt that died before anybody heard of it
             path = checkpoint.path.relative_to(run_dir).as_posix()
-            events.emit(CheckpointSaved(step=done, loss=checkpoint.record["loss"], path=path, last=True))
+            last = done == total_steps
+            events.emit(CheckpointSaved(step=done, loss=checkpoint.record.loss, path=path, last=last))
 
     def save(step: int, loss: float, *, stopping: bool) -> None:
         path = checkpoints.save(
             directory,
-            step=step,
             parameters=parameters,
             optimizer=optimizer,
             adapter_config=_adapter_config(model),
-            record={
-                "job": spec.job,
-                "method": training.tuning,
-                "loss": loss,
-                "total_steps": total_steps,
-                "template": asdict(template),
-            },
+            record=CheckpointRecord(
+                job=spec.job,
+                lease_epoch=spec.lease_epoch,
+                step=step,
+                total_steps=total_steps,
+                loss=loss,
+                method=training.tuning,
+                template=Template(**asdict(template)),
+            ),
         )
         relative = path.relative_to(run_dir).as_posix()
         events.emit(CheckpointSaved(step=step, loss=loss, path=relative, last=step == total_steps))

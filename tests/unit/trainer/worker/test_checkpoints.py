@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from tuneloom_trainer.worker import checkpoints
+from tuneloom_trainer.worker.checkpoint_records import RECORD_FILE, CheckpointRecord, newest_whole
 
 pytestmark = pytest.mark.worker
+JOB = "job-1"
 
 
 def fresh(seed: int) -> tuple[dict[str, torch.nn.Parameter], torch.optim.AdamW]:
@@ -32,15 +34,17 @@ def stepped(seed: int) -> tuple[dict[str, torch.nn.Parameter], torch.optim.AdamW
 
 def save(directory: Path, step: int, **changes: Any) -> Path:
     parameters, optimizer = stepped(step)
-    parts: dict[str, Any] = {"adapter_config": {"r": 8}, "record": {"loss": 0.5}, **changes}
-    return checkpoints.save(directory, step=step, parameters=parameters, optimizer=optimizer, **parts)
+    record = CheckpointRecord(**{"job": JOB, "step": step, "loss": 0.5, **changes})
+    return checkpoints.save(
+        directory, parameters=parameters, optimizer=optimizer, adapter_config={"r": 8}, record=record
+    )
 
 
 def test_what_was_saved_comes_back_and_trains_on_alike(tmp_path: Path) -> None:
     save(tmp_path, 7)
-    found = checkpoints.newest_valid(tmp_path)
+    found = newest_whole(tmp_path, job=JOB)
     assert found is not None
-    assert (found.step, found.record["loss"]) == (7, 0.5)
+    assert (found.record.step, found.record.loss) == (7, 0.5)
     results = []
     restored = fresh(99)
     checkpoints.restore(found, *restored)
@@ -73,12 +77,12 @@ BREAK: dict[str, Callable[[Path], None]] = {
     "adapter config": lambda path: flip(path / "adapter_config.json"),
     "torn weights": lambda path: (path / checkpoints.WEIGHTS_FILE).write_bytes(b"x"),
     "no weights": lambda path: (path / checkpoints.WEIGHTS_FILE).unlink(),
-    "no record": lambda path: (path / checkpoints.RECORD_FILE).unlink(),
-    "torn record": lambda path: (path / checkpoints.RECORD_FILE).write_text('{"step": 9, '),
-    "binary record": lambda path: (path / checkpoints.RECORD_FILE).write_bytes(b"\xff\xfe\x00"),
-    "other record": lambda path: (path / checkpoints.RECORD_FILE).write_text("[]"),
-    "null record": lambda path: (path / checkpoints.RECORD_FILE).write_text("null"),
-    "odd record": lambda path: (path / checkpoints.RECORD_FILE).write_text(json.dumps({"files": [1]})),
+    "no record": lambda path: (path / RECORD_FILE).unlink(),
+    "torn record": lambda path: (path / RECORD_FILE).write_text('{"step": 9, '),
+    "binary record": lambda path: (path / RECORD_FILE).write_bytes(b"\xff\xfe\x00"),
+    "other record": lambda path: (path / RECORD_FILE).write_text("[]"),
+    "null record": lambda path: (path / RECORD_FILE).write_text("null"),
+    "odd record": lambda path: (path / RECORD_FILE).write_text(json.dumps({"files": [1]})),
 }
 
 
@@ -89,16 +93,16 @@ def test_a_damaged_newest_checkpoint_is_passed_over_for_the_older_one(
     save(tmp_path, 9)
     damage(save(tmp_path, 10))
 
-    found = checkpoints.newest_valid(tmp_path)
+    found = newest_whole(tmp_path, job=JOB)
 
     assert found is not None
-    assert found.step == 9
+    assert found.record.step == 9
 
 
 def test_without_a_whole_checkpoint_there_is_none(tmp_path: Path) -> None:
-    assert checkpoints.newest_valid(tmp_path) is None
+    assert newest_whole(tmp_path, job=JOB) is None
     flip(save(tmp_path, 1) / checkpoints.WEIGHTS_FILE)
-    assert checkpoints.newest_valid(tmp_path) is None
+    assert newest_whole(tmp_path, job=JOB) is None
 
 
 def test_a_half_written_checkpoint_is_ignored_and_replaced(tmp_path: Path) -> None:
@@ -106,31 +110,43 @@ def test_a_half_written_checkpoint_is_ignored_and_replaced(tmp_path: Path) -> No
     half = tmp_path / ".step-00000004.part"
     half.mkdir()
     (half / checkpoints.WEIGHTS_FILE).write_bytes(b"half")
-    found = checkpoints.newest_valid(tmp_path)
+    found = newest_whole(tmp_path, job=JOB)
     assert found is not None
-    assert found.step == 3
+    assert found.record.step == 3
 
     save(tmp_path, 4)
 
-    found = checkpoints.newest_valid(tmp_path)
+    found = newest_whole(tmp_path, job=JOB)
     assert found is not None
-    assert found.step == 4
+    assert found.record.step == 4
     assert not half.exists()
 
 
 def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     flip(save(tmp_path, 5) / checkpoints.WEIGHTS_FILE)
-    save(tmp_path, 5, record={"loss": 0.25})
+    save(tmp_path, 5, loss=0.25)
 
-    found = checkpoints.newest_valid(tmp_path)
+    found = newest_whole(tmp_path, job=JOB)
 
     assert found is not None
-    assert found.record["loss"] == 0.25
+    assert found.record.loss == 0.25
+
+
+def test_the_newest_attempt_wins_over_more_steps_of_an_older_one(tmp_path: Path) -> None:
+    """A host that comes back holds steps of its own that others have overtaken."""
+    save(tmp_path, 30, lease_epoch=1)
+    save(tmp_path, 20, lease_epoch=3)
+    save(tmp_path, 40, lease_epoch=9, job="job-2")
+
+    found = newest_whole(tmp_path, job=JOB)
+
+    assert found is not None
+    assert found.record.order == (3, 20)
 
 
 def test_a_checkpoint_of_another_model_is_not_taken(tmp_path: Path) -> None:
     save(tmp_path, 1)
-    found = checkpoints.newest_valid(tmp_path)
+    found = newest_whole(tmp_path, job=JOB)
     assert found is not None
     other = {"c.weight": torch.nn.Parameter(torch.zeros(3, 2))}
 

@@ -15,11 +15,11 @@ from tests import tiny
 from tuneloom_trainer.specs import load_recipes, resolve
 from tuneloom_trainer.worker.protocol import (
     CHECKPOINTS_DIR,
-    EVENTS_FILE,
     EXIT_DONE,
     EXIT_STOPPED,
     EventLog,
     WorkerSpec,
+    events_file,
 )
 from tuneloom_trainer.worker.training import train
 
@@ -73,7 +73,7 @@ def run(spec: WorkerSpec, run_dir: Path, *, stop_at: int = 0, die_at: int = 0) -
             raise Died
         return done == stop_at
 
-    events = EventLog(run_dir / EVENTS_FILE)
+    events = EventLog(run_dir / events_file(0))
     try:
         return train(spec, run_dir, events, should_stop)
     finally:
@@ -81,7 +81,7 @@ def run(spec: WorkerSpec, run_dir: Path, *, stop_at: int = 0, die_at: int = 0) -
 
 
 def events_of(run_dir: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (run_dir / EVENTS_FILE).read_text().splitlines()
+    lines = (run_dir / events_file(0)).read_text().splitlines()
     events = [json.loads(line) for line in lines]
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     return [event for event in events if event["type"] == kind]
@@ -151,7 +151,7 @@ def test_a_last_checkpoint_that_was_saved_but_not_told_is_told_by_the_next_run(
 ) -> None:
     spec, run_dir = prepare("run"), tmp_path / "run"
     assert run(spec, run_dir) == EXIT_DONE
-    log = run_dir / EVENTS_FILE
+    log = run_dir / events_file(0)
     lines = log.read_text().splitlines(keepends=True)
     cut = next(n for n, line in enumerate(lines) if f'"checkpoint", "step": {STEPS}' in line)
     log.write_text("".join(lines[:cut]))

@@ -1,0 +1,89 @@
+"""What a checkpoint says about itself, and which one a job goes on from. No torch here.
+
+A checkpoint is a directory `step-00000120` whose `checkpoint.json`, written last, carries the hash of every other file.
+A host that comes back may hold checkpoints of an attempt that others have overtaken: the one to go on from has the
+greatest (lease epoch, step), not the greatest step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tuneloom_common.errors import DataLoss
+from tuneloom_common.manifests import Manifest, Template
+from tuneloom_common.objects import ObjectStore, hash_file
+
+RECORD_FILE = "checkpoint.json"
+MAX_RECORD_BYTES = 1 << 20
+
+
+class CheckpointRecord(BaseModel):
+    """`checkpoint.json`. `lease_epoch` is 0 in records of release 0.1.0, `method` is the tuning's older name."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    job: str
+    lease_epoch: int = 0
+    step: int
+    total_steps: int = 0
+    loss: float = 0.0
+    method: str = "lora"
+    template: Template | None = None
+    files: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return self.lease_epoch, self.step
+
+    @property
+    def finished(self) -> bool:
+        """Whether no step is left to do."""
+        return 0 < self.total_steps <= self.step
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCheckpoint:
+    """A checkpoint on disk that was found whole."""
+
+    path: Path
+    record: CheckpointRecord
+
+
+def directory_name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def newest_whole(directory: Path, *, job: str) -> LocalCheckpoint | None:
+    """The job's newest checkpoint by (lease epoch, step) whose files are all what their hashes say."""
+    read = [(path, _read(path)) for path in directory.glob("step-????????")]
+    found = [LocalCheckpoint(path, record) for path, record in read if record is not None and record.job == job]
+    for checkpoint in sorted(found, key=lambda checkpoint: checkpoint.record.order, reverse=True):
+        if _whole(checkpoint):
+            return checkpoint
+    return None
+
+
+async def read_registered(objects: ObjectStore, manifest: Manifest) -> CheckpointRecord:
+    """The record of a registered checkpoint, without its weights."""
+    entry = next((file for file in manifest.files if file.path == RECORD_FILE), None)
+    if entry is None or entry.size > MAX_RECORD_BYTES:
+        raise DataLoss(f"checkpoint {manifest.digest} has no {RECORD_FILE} that could be read; delete that version")
+    data = b"".join([piece async for piece in objects.read_blob(entry.sha256)])
+    return CheckpointRecord.model_validate_json(data)
+
+
+def _read(path: Path) -> CheckpointRecord | None:
+    try:
+        return CheckpointRecord.model_validate_json((path / RECORD_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _whole(checkpoint: LocalCheckpoint) -> bool:
+    try:
+        return all(hash_file(checkpoint.path / name)[0] == sha256 for name, sha256 in checkpoint.record.files.items())
+    except OSError:
+        return False
