@@ -11,6 +11,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -126,7 +127,13 @@ def _mark(entry: Path) -> None:
     mark = entry.with_name(entry.name + MARK)
     staged = mark.with_name(f"{mark.name}.part-{os.getpid()}")
     staged.write_text(_looks(entry))
+    _use(staged)
     staged.rename(mark)
+
+
+def _use(mark: Path) -> None:
+    now = time.time_ns()  # file systems stamp by a clock of a few milliseconds
+    os.utime(mark, ns=(now, now))
 
 
 def _known_good(entry: Path) -> bool:
@@ -135,7 +142,7 @@ def _known_good(entry: Path) -> bool:
     try:
         if mark.read_text() != _looks(entry):
             return False
-        os.utime(mark)
+        _use(mark)
     except OSError:
         return False
     return True
