@@ -171,3 +171,11 @@ class Recipe:
     @classmethod
     def of(cls, message: trainer_pb2.Recipe) -> Recipe:
         return cls(message.name, message.description, message.spec)
+
+
+@dataclass(frozen=True, slots=True)
+class LogTail:
+    """The end of a worker's log; `truncated` when there is more before it."""
+
+    text: str
+    truncated: bool

@@ -13,7 +13,7 @@ from tuneloom.trainer.v1 import trainer_pb2 as pb
 from tuneloom.trainer.v1.trainer_pb2_grpc import TrainerServiceStub
 from tuneloom_client.connection import Connection
 from tuneloom_client.job_events import JobEvent
-from tuneloom_client.jobs import Checkpoint, Job, JobRequest, Recipe
+from tuneloom_client.jobs import Checkpoint, Job, JobRequest, LogTail, Recipe
 from tuneloom_client.paging import PAGE_SIZE, pages
 from tuneloom_client.patience import retry_config
 from tuneloom_client.resuming import resumed
@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from tuneloom.trainer.v1.trainer_pb2_grpc import TrainerServiceAsyncStub
 
 WATCH_PATIENCE_SECONDS = 120.0
-REPEATABLE = ("GetTrainingJob", "ListTrainingJobs", "ListCheckpoints", "ListRecipes", "CreateTrainingJob")
+REPEATABLE = (
+    "GetTrainingJob",
+    "ListTrainingJobs",
+    "ListCheckpoints",
+    "ListRecipes",
+    "CreateTrainingJob",
+    "ReadTrainingJobLog",
+)
 log = structlog.get_logger()
 
 
@@ -125,6 +132,13 @@ class TrainerClient(Connection):
                 )
                 for checkpoint in page.checkpoints
             ]
+
+    async def log(self, job: str, *, max_bytes: int = 0) -> LogTail:
+        """The end of what a job's worker wrote, at most `max_bytes` of it (0: the trainer's default)."""
+        request = pb.ReadTrainingJobLogRequest(name=job, max_bytes=max_bytes)
+        with self._peer.called():
+            answer = await self._stub.ReadTrainingJobLog(request, timeout=self._timeout)
+        return LogTail(answer.text, answer.truncated)
 
     async def recipes(self) -> list[Recipe]:
         """By name."""

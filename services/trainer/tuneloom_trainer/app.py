@@ -20,6 +20,7 @@ from tuneloom_common.grpc import bind, build_server, open_channel, run_until, st
 from tuneloom_common.objects import ObjectStore
 from tuneloom_common.principals import Principals
 from tuneloom_common.settings import load
+from tuneloom_trainer.job_logs import JobLogs
 from tuneloom_trainer.launcher import Launcher
 from tuneloom_trainer.publishing import Publisher
 from tuneloom_trainer.registry_client import RegistryClient
@@ -52,8 +53,13 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
     channel = open_channel(settings.registry_address, token=_plain(settings.registry_token))
     stack.push_async_callback(channel.close)
     registry = RegistryClient(registry_pb2_grpc.RegistryServiceStub(channel))
+    runs_dir = settings.work_dir / "runs"
     service = TrainerService(
-        store=store, registry=registry, recipes=load_recipes(), max_lora_rank=settings.max_lora_rank
+        store=store,
+        registry=registry,
+        recipes=load_recipes(),
+        max_lora_rank=settings.max_lora_rank,
+        logs=JobLogs(runs_dir),
     )
     server = await build_server(
         domain="trainer.tuneloom",
@@ -71,7 +77,7 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
         store=store,
         launcher=Launcher(
             objects=objects,
-            runs_dir=settings.work_dir / "runs",
+            runs_dir=runs_dir,
             command=settings.worker_command,
             device=settings.worker_device,
             threads=settings.worker_threads,

@@ -12,6 +12,7 @@ from tuneloom_common.kinds import Kind
 from tuneloom_common.names import parse_name
 from tuneloom_common.paging import decode_number, encode_token, page_limit
 from tuneloom_trainer import mapping
+from tuneloom_trainer.job_logs import JobLogs
 from tuneloom_trainer.registry_client import RegistryClient, parent_of
 from tuneloom_trainer.specs import Recipe, resolve
 from tuneloom_trainer.store import JobStore
@@ -29,6 +30,7 @@ SCOPES = {
     "ResumeTrainingJob": "trainer:write",
     "WatchTrainingJob": "trainer:read",
     "ListCheckpoints": "trainer:read",
+    "ReadTrainingJobLog": "trainer:read",
     "ListRecipes": "trainer:read",
 }
 
@@ -37,9 +39,16 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     """See trainer.proto."""
 
     def __init__(
-        self, *, store: JobStore, registry: RegistryClient, recipes: dict[str, Recipe], max_lora_rank: int
+        self,
+        *,
+        store: JobStore,
+        registry: RegistryClient,
+        recipes: dict[str, Recipe],
+        max_lora_rank: int,
+        logs: JobLogs,
     ) -> None:
         self._store = store
+        self._logs = logs
         self._registry = registry
         self._recipes = recipes
         self._max_lora_rank = max_lora_rank
@@ -170,6 +179,13 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
             checkpoints=[mapping.to_checkpoint(checkpoint) for checkpoint in found[:limit]],
             next_page_token=encode_token(str(found[limit - 1].step)) if len(found) > limit else "",
         )
+
+    async def ReadTrainingJobLog(  # noqa: N802
+        self, request: trainer_pb2.ReadTrainingJobLogRequest, context: Any
+    ) -> trainer_pb2.ReadTrainingJobLogResponse:
+        job = await self._store.get(_job_id(request.name))
+        tail = await self._logs.tail(job, max_bytes=request.max_bytes)
+        return trainer_pb2.ReadTrainingJobLogResponse(text=tail.text, truncated=tail.truncated)
 
     async def ListRecipes(  # noqa: N802
         self, request: trainer_pb2.ListRecipesRequest, context: Any

@@ -10,7 +10,7 @@ from tuneloom.trainer.v1 import jobs_pb2
 from tuneloom.trainer.v1 import trainer_pb2 as pb
 from tuneloom.trainer.v1.trainer_pb2_grpc import TrainerServiceServicer
 from tuneloom_client.job_events import DataReport, Note, SampleChat, StateChanged
-from tuneloom_client.jobs import Checkpoint, JobRequest, JobState, Progress
+from tuneloom_client.jobs import Checkpoint, JobRequest, JobState, LogTail, Progress
 from tuneloom_client.trainer import TrainerClient
 from tuneloom_common.errors import FailedPrecondition, NotFound, Unavailable
 
@@ -75,6 +75,10 @@ class Trainer(TrainerServiceServicer):
     async def ListCheckpoints(self, request: Any, context: Any) -> pb.ListCheckpointsResponse:
         return pb.ListCheckpointsResponse(checkpoints=[jobs_pb2.Checkpoint(step=4, model_name="job-1@4")])
 
+    async def ReadTrainingJobLog(self, request: Any, context: Any) -> pb.ReadTrainingJobLogResponse:
+        self._heard(request)
+        return pb.ReadTrainingJobLogResponse(text="oops\n", truncated=request.max_bytes > 0)
+
     async def ListRecipes(self, request: Any, context: Any) -> pb.ListRecipesResponse:
         return pb.ListRecipesResponse(recipes=[pb.Recipe(name="qlora", description="small")])
 
@@ -120,6 +124,11 @@ async def test_lists_come_whole_or_as_far_as_wanted(trainer: TrainerClient) -> N
     assert [job.id for job in await trainer.jobs(at_most=3)] == ["job-0", "job-1", "job-2"]
     assert [point.model_name for point in await trainer.checkpoints(JOB)] == ["job-1@4"]
     assert [recipe.name for recipe in await trainer.recipes()] == ["qlora"]
+
+
+async def test_a_log_comes_from_its_end(trainer: TrainerClient) -> None:
+    assert await trainer.log(JOB) == LogTail("oops\n", truncated=False)
+    assert (await trainer.log(JOB, max_bytes=5)).truncated
 
 
 async def test_verbs_are_sent_once(service: Trainer, trainer: TrainerClient) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -66,6 +67,29 @@ async def refusal(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str, str]:
         assert bad.field_violations[0].description
     field = bad.field_violations[0].field if bad.field_violations else ""
     return caught.value.code(), info.reason, field
+
+
+async def test_a_workers_log_can_be_read_from_its_end(client: Any, tmp_path: Path) -> None:
+    job = await client.CreateTrainingJob(wanted())
+    ask = trainer_pb2.ReadTrainingJobLogRequest
+    assert await client.ReadTrainingJobLog(ask(name=job.name)) == trainer_pb2.ReadTrainingJobLogResponse()
+    log = tmp_path / "work" / "runs" / job.name.partition("/")[2] / "worker.log"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"first\nsecond\n\xff third\n")
+    for max_bytes, text, truncated in (
+        (0, "first\nsecond\n\ufffd third\n", False),
+        (21, "first\nsecond\n\ufffd third\n", False),
+        (20, "second\n\ufffd third\n", True),
+        (15, "second\n\ufffd third\n", True),
+        (14, "\ufffd third\n", True),
+    ):
+        answer = await client.ReadTrainingJobLog(ask(name=job.name, max_bytes=max_bytes))
+        assert (answer.text, answer.truncated) == (text, truncated), max_bytes
+    for max_bytes in (-1, (1 << 20) + 1):
+        code, _, field = await refusal(client.ReadTrainingJobLog(ask(name=job.name, max_bytes=max_bytes)))
+        assert (code, field) == (grpc.StatusCode.INVALID_ARGUMENT, "max_bytes")
+    code, _, _ = await refusal(client.ReadTrainingJobLog(ask(name="trainingJobs/../registry")))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_job_is_resolved_stored_and_found_again(client: Any, registry: FakeRegistry) -> None:

@@ -469,6 +469,58 @@ class ListCheckpointsResponse(_message.Message):
 Global___ListCheckpointsResponse: _TypeAlias = ListCheckpointsResponse  # noqa: Y015
 
 @_typing.final
+class ReadTrainingJobLogRequest(_message.Message):
+    """Which job's log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"trainingJobs/{job}"."""
+    max_bytes: _builtins.int
+    """At most this many bytes from the end; 0 means 64 KiB, the limit is 1 MiB."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        max_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_bytes", b"max_bytes", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadTrainingJobLogRequest: _TypeAlias = ReadTrainingJobLogRequest  # noqa: Y015
+
+@_typing.final
+class ReadTrainingJobLogResponse(_message.Message):
+    """The end of a log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Whole lines in UTF-8, the newest last."""
+    truncated: _builtins.bool
+    """Whether the log has more before them."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadTrainingJobLogResponse: _TypeAlias = ReadTrainingJobLogResponse  # noqa: Y015
+
+@_typing.final
 class ListRecipesRequest(_message.Message):
     """No options yet."""
 

@@ -77,6 +77,11 @@ class TrainerServiceStub:
                 request_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ListCheckpointsRequest.SerializeToString,
                 response_deserializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ListCheckpointsResponse.FromString,
                 _registered_method=True)
+        self.ReadTrainingJobLog = channel.unary_unary(
+                '/tuneloom.trainer.v1.TrainerService/ReadTrainingJobLog',
+                request_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReadTrainingJobLogRequest.SerializeToString,
+                response_deserializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReadTrainingJobLogResponse.FromString,
+                _registered_method=True)
         self.ListRecipes = channel.unary_unary(
                 '/tuneloom.trainer.v1.TrainerService/ListRecipes',
                 request_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ListRecipesRequest.SerializeToString,
@@ -146,6 +151,14 @@ class TrainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadTrainingJobLog(self, request, context):
+        """Returns the end of what a job's worker wrote to its log: its words and the libraries', for a person.
+        Of a job that never had a worker on this trainer, and of one whose files were removed: an empty text.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRecipes(self, request, context):
         """Lists the recipes and their defaults.
         """
@@ -195,6 +208,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.ListCheckpoints,
                     request_deserializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ListCheckpointsRequest.FromString,
                     response_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ListCheckpointsResponse.SerializeToString,
+            ),
+            'ReadTrainingJobLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadTrainingJobLog,
+                    request_deserializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReadTrainingJobLogRequest.FromString,
+                    response_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReadTrainingJobLogResponse.SerializeToString,
             ),
             'ListRecipes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRecipes,
@@ -420,6 +438,33 @@ class TrainerService:
             '/tuneloom.trainer.v1.TrainerService/ListCheckpoints',
             tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ListCheckpointsRequest.SerializeToString,
             tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ListCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadTrainingJobLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneloom.trainer.v1.TrainerService/ReadTrainingJobLog',
+            tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReadTrainingJobLogRequest.SerializeToString,
+            tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReadTrainingJobLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

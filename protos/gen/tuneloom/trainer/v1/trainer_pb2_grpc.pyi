@@ -54,6 +54,10 @@ class TrainerServiceStub:
     """
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListCheckpointsRequest, _trainer_pb2.ListCheckpointsResponse]
     """Lists a job's registered checkpoints, newest first."""
+    ReadTrainingJobLog: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ReadTrainingJobLogRequest, _trainer_pb2.ReadTrainingJobLogResponse]
+    """Returns the end of what a job's worker wrote to its log: its words and the libraries', for a person.
+    Of a job that never had a worker on this trainer, and of one whose files were removed: an empty text.
+    """
     ListRecipes: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListRecipesRequest, _trainer_pb2.ListRecipesResponse]
     """Lists the recipes and their defaults."""
 
@@ -82,6 +86,10 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListCheckpointsRequest, _trainer_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     """Lists a job's registered checkpoints, newest first."""
+    ReadTrainingJobLog: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ReadTrainingJobLogRequest, _trainer_pb2.ReadTrainingJobLogResponse]  # type: ignore[assignment]
+    """Returns the end of what a job's worker wrote to its log: its words and the libraries', for a person.
+    Of a job that never had a worker on this trainer, and of one whose files were removed: an empty text.
+    """
     ListRecipes: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListRecipesRequest, _trainer_pb2.ListRecipesResponse]  # type: ignore[assignment]
     """Lists the recipes and their defaults."""
 
@@ -155,6 +163,16 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.ListCheckpointsResponse, _abc.Awaitable[_trainer_pb2.ListCheckpointsResponse]]:
         """Lists a job's registered checkpoints, newest first."""
+
+    @_abc_1.abstractmethod
+    def ReadTrainingJobLog(
+        self,
+        request: _trainer_pb2.ReadTrainingJobLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.ReadTrainingJobLogResponse, _abc.Awaitable[_trainer_pb2.ReadTrainingJobLogResponse]]:
+        """Returns the end of what a job's worker wrote to its log: its words and the libraries', for a person.
+        Of a job that never had a worker on this trainer, and of one whose files were removed: an empty text.
+        """
 
     @_abc_1.abstractmethod
     def ListRecipes(
