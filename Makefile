@@ -2,7 +2,7 @@
 SHELL := bash
 BIN := .venv/bin
 
-.PHONY: help install install-engine demo up check format test test-unit protos base bench-gateway bench-merge clean
+.PHONY: help install install-engine demo up check format test test-unit protos base bench clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /|/' | column -t -s '|'
@@ -25,7 +25,7 @@ check: install ## Lint, types, import rules, proto drift, slim imports, contract
 	@$(BIN)/mypy protos/gen/tuneloom services examples/demo.py
 	@$(BIN)/lint-imports
 	@scripts/protos --check
-	@$(BIN)/pytest -q tests/slim tests/contract
+	@$(BIN)/pytest -q -m "not worker" tests/slim tests/contract
 
 format: install ## Format the code
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
@@ -35,7 +35,7 @@ test-unit: install ## The fast tests
 
 test: install-engine ## Every test, with a real engine and a real training job
 	@$(BIN)/pytest -q -n 2 -m "not worker" tests/unit
-	@$(BIN)/pytest -q -m worker tests/unit
+	@$(BIN)/pytest -q -m worker tests/unit tests/contract
 	@$(BIN)/pytest -q tests/integration tests/e2e
 
 protos: install ## Generate protos/gen
@@ -44,11 +44,9 @@ protos: install ## Generate protos/gen
 base: install ## Train the seed base model again
 	@$(BIN)/python -m models.seed.build models/seed/weights
 
-bench-gateway: install ## Gateway against direct calls to the same upstream
-	@$(BIN)/python tests/benchmarks/gateway.py
-
-bench-merge: install ## Streaming merge against PEFT merge_and_unload
-	@$(BIN)/python tests/benchmarks/merge.py
+bench: install ## A benchmark against its peers: make bench NAME=gateway (without NAME: those there are)
+	@if [ -n "$(NAME)" ]; then $(BIN)/python tests/benchmarks/$(NAME).py; else \
+	  for file in tests/benchmarks/[a-z]*.py; do echo "make bench NAME=$$(basename $$file .py): $$(head -1 $$file | tr -d '\"')"; done; fi
 
 clean: ## Remove environments and caches
 	@rm -rf .venv .venv-engine .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
