@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from tuneloom_data.parts import Part
+
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = get_args(Role)
 
@@ -18,9 +20,13 @@ class Message:
     """
 
     role: Role
-    content: str
+    parts: tuple[Part, ...]
     trained: bool
     extra: Mapping[str, Any]
+
+    @property
+    def content(self) -> str:
+        return "".join(part.text for part in self.parts)
 
     def for_template(self) -> dict[str, Any]:
         """The message as chat templates read it."""
@@ -38,12 +44,17 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class RowError:
-    """A row that cannot be trained on. `field` is a path inside the row such as "messages[2].content"."""
+    """A row that cannot be trained on; row 0 is the file itself.
+
+    `field` is a path inside the row such as "messages[2].content"; `place` a position in the file's text such as
+    "column 7", apart from the problem, which is the same for all rows that have it.
+    """
 
     row: int
     field: str
     problem: str
+    place: str = ""
 
     def __str__(self) -> str:
-        where = f"row {self.row}" + (f", {self.field}" if self.field else "")
-        return f"{where}: {self.problem}"
+        where = ", ".join(part for part in (f"row {self.row}" if self.row else "", self.field, self.place) if part)
+        return f"{where}: {self.problem}" if where else self.problem

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tuneloom_data.contract import MAX_ERRORS_KEPT, ContractReport, check_file
+from tuneloom_data.reports import MAX_CAUSES_KEPT
 
 
 def message(role: str, content: str, **more: Any) -> dict[str, Any]:
@@ -76,7 +77,41 @@ def test_many_bad_rows_are_counted_but_not_all_kept(tmp_path: Path) -> None:
 
     assert report.bad_rows == MAX_ERRORS_KEPT + 5
     assert len(report.errors) == MAX_ERRORS_KEPT
-    assert report.summary().endswith("and 50 more")
+
+
+def test_one_cause_of_many_rows_is_told_once(tmp_path: Path) -> None:
+    report = check(tmp_path, *([{"instruction": "x", "output": "y"}] * 105))
+
+    (cause,) = report.causes
+    assert (cause.field, cause.count, cause.rows) == ("instruction", 105, (1, 2, 3, 4, 5))
+    assert report.summary().startswith("105 of 105 rows cannot be trained on: instruction: this looks like the Alpaca")
+    assert report.summary().endswith("(105 rows: 1, 2, 3, 4, 5, …)")
+
+
+def test_the_same_fault_in_other_messages_and_columns_is_one_cause(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    first = row(message("user", "a"), message("assistant", " "))
+    second = row(message("user", " "), message("assistant", "b"), message("user", "c"), message("assistant", ""))
+    third = row(*[message("user", "a"), message("assistant", "b")] * 2, message("assistant", ""))
+    path.write_text("\n".join([*map(json.dumps, (first, second, third)), '{"messages": ', '{"a": 1, "b": ']))
+
+    shown = [(cause.field, cause.count, cause.rows) for cause in check_file(path).causes]
+
+    assert shown == [
+        ("messages[].content", 2, (1, 3)),
+        ("messages[0].content", 1, (2,)),
+        ("", 2, (4, 5)),
+    ]
+
+
+def test_a_report_stays_small_whatever_is_wrong(tmp_path: Path) -> None:
+    rows = [row(message(f"role {number}", "x")) for number in range(1000)]
+
+    report = check(tmp_path, *rows)
+
+    assert (report.bad_rows, len(report.causes), report.unlisted_rows) == (1000, MAX_CAUSES_KEPT, 950)
+    assert report.summary().endswith("; and 995 more")
+    assert len(report.summary()) < 1000
 
 
 @pytest.mark.parametrize("data", [b"", b"\n\n  \n", b"[]", b"\xef\xbb\xbf"])
