@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 from aiohttp import web
 
-from tuneloom_common.errors import TuneloomError
-from tuneloom_common.grpc import open_channel
-from tuneloom_common.objects import ObjectStore
-from tuneloom_engine.artifacts import Artifacts, GrpcRegistry
+from tuneloom_engine.adapters import Adapters
+from tuneloom_engine.artifacts import Artifacts
+from tuneloom_engine.channel import serving_adapters
+from tuneloom_engine.edge import Door, guarded
 from tuneloom_engine.host import Host
+from tuneloom_engine.registry import GrpcRegistry
 from tuneloom_engine.settings import HostSettings
+from tuneloom_engine.sockets import SocketDirectory
+from tuneloom_engine.sources import open_cache, open_registry
 
 HOST = web.AppKey("host", Host)
-STATUS = {
-    "INVALID_ARGUMENT": 400,
-    "NOT_FOUND": 404,
-    "FAILED_PRECONDITION": 409,
-    "RESOURCE_EXHAUSTED": 503,
-    "UNAVAILABLE": 503,
-}
 
 
-def build(settings: HostSettings) -> web.Application:
+def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> web.Application:
     """The engine host. Its engines start and end with the application."""
-    app = web.Application(middlewares=[_answer_errors])
+    app = web.Application(middlewares=[guarded(Door(settings))])
     app.add_routes(
         [
             web.post("/replicas/{name}", _ready),
+            web.get("/replicas/{name}", _show),
             web.delete("/replicas/{name}", _stop),
             web.get("/replicas", _list),
             web.get("/healthz", _health),
@@ -38,24 +36,34 @@ def build(settings: HostSettings) -> web.Application:
     )
 
     async def hosting(app: web.Application) -> AsyncIterator[None]:
-        token = settings.registry_token.get_secret_value() if settings.registry_token else None
-        channel = open_channel(settings.registry_address, token=token)
-        artifacts = Artifacts(GrpcRegistry(channel), ObjectStore(settings.objects_url), settings.cache_dir)
-        async with channel, aiohttp.ClientSession() as session:
-            host = app[HOST] = Host(settings, artifacts, session)
-            running = asyncio.create_task(host.run())
-            yield
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-            await host.close()
+        channel, cache = open_registry(settings), open_cache(settings)
+        artifacts = Artifacts(GrpcRegistry(channel), cache)
+        adapters = Adapters(artifacts, max_lora_rank=settings.max_lora_rank)
+        with SocketDirectory.create(settings.socket_dir) as sockets:
+            async with channel, aiohttp.ClientSession() as session, serving_adapters(adapters, sockets.adapters):
+                host = app[HOST] = Host(settings, artifacts, cache, session, sockets, clock=clock)
+                running = asyncio.create_task(host.run())
+                yield
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+                await host.close()
+
+    async def refuse(app: web.Application) -> None:
+        app[HOST].refuse()
 
     app.cleanup_ctx.append(hosting)
+    app.on_shutdown.append(refuse)
     return app
 
 
 async def _ready(request: web.Request) -> web.Response:
-    replica = await request.app[HOST].ready(request.match_info["name"])
-    return web.json_response(replica.describe())
+    host = request.app[HOST]
+    return web.json_response(host.describe(await host.ready(request.match_info["name"])))
+
+
+async def _show(request: web.Request) -> web.Response:
+    host = request.app[HOST]
+    return web.json_response(host.describe(host.replica(request.match_info["name"])))
 
 
 async def _stop(request: web.Request) -> web.Response:
@@ -64,19 +72,9 @@ async def _stop(request: web.Request) -> web.Response:
 
 
 async def _list(request: web.Request) -> web.Response:
-    return web.json_response({"replicas": [replica.describe() for replica in request.app[HOST].replicas()]})
+    host = request.app[HOST]
+    return web.json_response({"replicas": [host.describe(replica) for replica in host.replicas()]})
 
 
 async def _health(_: web.Request) -> web.Response:
     return web.json_response({"status": "ok"})
-
-
-@web.middleware
-async def _answer_errors(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except TuneloomError as error:
-        answer = {"error": error.message, "reason": error.reason, **error.metadata}
-        return web.json_response(answer, status=STATUS.get(error.code, 500))

@@ -11,16 +11,20 @@ from typing import Any
 import aiohttp
 import structlog
 
-from tuneloom_common.errors import FailedPrecondition, NotFound, TuneloomError, Unavailable
+from tuneloom_common.errors import NotFound, TuneloomError, Unavailable
 from tuneloom_common.names import EngineName
-from tuneloom_engine.artifacts import Artifact, Artifacts
-from tuneloom_engine.launch import Launch, check_installed, memory, plan
-from tuneloom_engine.process import EngineProcess
+from tuneloom_engine.artifacts import Artifacts
+from tuneloom_engine.cache import VersionCache
+from tuneloom_engine.failures import Setbacks
+from tuneloom_engine.places import Places
 from tuneloom_engine.replicas import Replica, State
 from tuneloom_engine.settings import HostSettings
+from tuneloom_engine.sockets import SocketDirectory
+from tuneloom_engine.start_times import StartTimes
+from tuneloom_engine.starting import Starting
 
-READY_POLL_SECONDS = 0.1
 LOOK_AFTER_SECONDS = 5
+START_TIMES_FILE = "start-times.json"
 log = structlog.get_logger()
 
 
@@ -31,44 +35,65 @@ class Host:
         self,
         settings: HostSettings,
         artifacts: Artifacts,
+        cache: VersionCache,
         session: aiohttp.ClientSession,
+        sockets: SocketDirectory,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._artifacts = artifacts
+        self._cache = cache
         self._session = session
         self._clock = clock
         self._replicas: dict[str, Replica] = {}
         self._starts: dict[str, asyncio.Task[Replica]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._placing = asyncio.Lock()
-        self._changed = asyncio.Condition()
+        self._setbacks = Setbacks(clock)
+        self._times = StartTimes(settings.cache_dir / START_TIMES_FILE)
+        self._places = Places(self._replicas, limit=settings.max_replicas, leave=self._stop)
+        self._starting = Starting(settings, artifacts, session, sockets, self._places, self._setbacks, clock)
+        self._closing = False
 
     async def ready(self, name: str) -> Replica:
         """The replica of a full-weight version, started if there is none. All who wait share one start."""
         EngineName.parse(name)
+        self._check_open()
         replica = self._replicas.get(name)
         if replica is not None and replica.ready:
             replica.last_used = self._clock()
             return replica
-        start = self._starts.get(name)
-        if start is None:
-            start = asyncio.create_task(self._start(name))
-            self._starts[name] = start
+        if name not in self._starts:
+            self._setbacks.check_pause(name)
+            self._starts[name] = start = asyncio.create_task(self._start(name))
             start.add_done_callback(partial(self._started, name))
-        return await asyncio.shield(start)
+        start = self._starts[name]
+        await asyncio.wait({start})  # a caller who leaves does not end it
+        if start.cancelled():
+            self._check_open()
+            raise _stopped(name)
+        return start.result()
+
+    def replica(self, name: str) -> Replica:
+        """How it is now; raises NotFound when it neither runs nor starts."""
+        EngineName.parse(name)
+        if name not in self._replicas:
+            raise NotFound(f"no engine serves {name}; POST /replicas/{name} starts one", field="name")
+        return self._replicas[name]
 
     def replicas(self) -> list[Replica]:
         """By name."""
         return sorted(self._replicas.values(), key=lambda replica: replica.name)
 
+    def describe(self, replica: Replica) -> dict[str, Any]:
+        """For the HTTP API."""
+        expected = self._times.expected_seconds(replica.name, replica.kind or "")
+        return replica.describe(now=self._clock(), expected_seconds=expected)
+
     async def stop(self, name: str) -> None:
         """Drains and forgets a replica; raises NotFound when there is none."""
-        EngineName.parse(name)
-        replica = self._replicas.get(name)
-        if replica is None:
-            raise NotFound(f"no engine serves {name}; GET /replicas lists those that run", field="name")
+        self._check_open()
+        replica = self.replica(name)
+        self._setbacks.forget(name)
         await self._stop(replica, "it was asked to stop")
 
     async def look_after(self) -> None:
@@ -86,132 +111,47 @@ class Host:
 
     async def run(self) -> None:
         """Preloads, then looks after the replicas until it is cancelled."""
-        await asyncio.to_thread(self._artifacts.remove_leftovers)
+        await asyncio.to_thread(self._cache.remove_leftovers)
         for name in self._settings.preload:
-            self._in_background(self._preload(name))
+            self._in_background(self._try(name))
         while True:
             await asyncio.sleep(LOOK_AFTER_SECONDS)
             await self.look_after()
 
+    def refuse(self) -> None:
+        """From now on nothing is started, and whoever waits for a start is told so."""
+        self._closing = True
+        for start in self._starts.values():
+            start.cancel()
+
     async def close(self) -> None:
         """Drains all engines."""
-        starts = list(self._starts.values())
-        for start in starts:
-            start.cancel()
-        await asyncio.gather(*starts, return_exceptions=True)
+        self.refuse()
+        await asyncio.gather(*self._starts.values(), return_exceptions=True)
         await asyncio.gather(*(self._stop(replica, "the host stops") for replica in self.replicas()))
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _start(self, name: str) -> Replica:
-        check_installed(self._settings)
-        artifact = await self._artifacts.find(name)
-        if not artifact.manifest.kind.full_weights:
-            raise FailedPrecondition(
-                f"{name} is of kind {artifact.manifest.kind}, which is no model by itself; ask for the engine "
-                "of its base",
-                reason="NOT_FULL_WEIGHTS",
-                field="name",
-            )
-        directory = await self._artifacts.fetch(artifact)
-
-        def launch(port: int) -> Launch:
-            return plan(self._settings, name=name, kind=replica.kind, directory=directory, port=port)
-
-        replica = await self._take_place(artifact)
+        if previous := self._replicas.get(name):
+            await self._stop(previous, "it is started again")
+        now = self._clock()
+        replica = self._replicas[name] = Replica(name, now, now)
+        displaced: list[str] = []
         try:
-            process = await EngineProcess.spawn(launch, self._settings.log_dir.absolute() / f"{name}.log")
+            process = await self._starting.launch(replica, displaced)
         except BaseException:
             await self._forget(replica)
             raise
-        replica.process = process
-        self._in_background(self._watch(replica, process))
-        await self._until_ready(replica, process)
-        return replica
-
-    async def _take_place(self, artifact: Artifact) -> Replica:
-        """Waits for a free place, or makes one: failed replicas go first, then the least recently used."""
-        async with self._placing:
-            while True:
-                if previous := self._replicas.get(artifact.name):
-                    await self._stop(previous, "it is started again")
-                elif self._has_place():
-                    now = self._clock()
-                    replica = Replica(artifact.name, artifact.digest, artifact.manifest.kind, now, now)
-                    self._replicas[artifact.name] = replica
-                    return replica
-                elif victim := self._first_to_leave():
-                    await self._stop(victim, f"its place is needed for {artifact.name}")
-                else:
-                    async with self._changed:
-                        await self._changed.wait_for(lambda: self._has_place() or self._first_to_leave())
-
-    def _has_place(self) -> bool:
-        return len(self._replicas) < self._settings.max_replicas
-
-    def _first_to_leave(self) -> Replica | None:
-        """None while every replica is starting."""
-        candidates = [replica for replica in self._replicas.values() if replica.state is not State.STARTING]
-        return min(candidates, key=lambda one: (one.state is State.READY, one.last_used), default=None)
-
-    async def _until_ready(self, replica: Replica, process: EngineProcess) -> None:
-        """Raises Unavailable when the engine fails or is stopped before it answers."""
-        limit = self._settings.start_timeout_seconds
+        self._in_background(self._starting.watch(replica, process))
         try:
-            async with asyncio.timeout(limit):
-                while replica.state is State.STARTING and not await process.healthy(self._session):  # noqa: ASYNC110
-                    await asyncio.sleep(READY_POLL_SECONDS)
-        except TimeoutError:
-            self._fail(
-                replica,
-                f"the engine for {replica.name} was not ready after {limit:g} s; raise "
-                "TUNELOOM_ENGINE_START_TIMEOUT_SECONDS or serve a smaller model",
-            )
-        if replica.state is State.STARTING:
-            replica.state = State.READY
-            replica.last_used = self._clock()
-            await self._notify()
-            self._log_ready(replica, process)
-            return
-        await process.drain(0)
-        await self._notify()
-        raise Unavailable(
-            replica.error or f"the engine for {replica.name} was stopped while it started; ask for it again",
-            reason="ENGINE_FAILED" if replica.error else "ENGINE_STOPPED",
-            metadata={"log": replica.log_end},
-        )
-
-    def _log_ready(self, replica: Replica, process: EngineProcess) -> None:
-        seconds = self._clock() - replica.started
-        log.info(
-            f"engine {replica.name} ({replica.kind}) is ready at {process.url} after {seconds:.1f} s: "
-            f"process {process.pid}, memory {memory(self._settings)}, log {process.log}",
-            replica=replica.name,
-            pid=process.pid,
-            port=process.port,
-        )
-
-    async def _watch(self, replica: Replica, process: EngineProcess) -> None:
-        """Notices the end of an engine that nobody has asked to end."""
-        status = await process.wait()
-        if replica.state is State.STARTING:
-            self._fail(
-                replica,
-                f"the engine for {replica.name} ended with status {status} while it started; its log "
-                f"{process.log} has the cause",
-            )
-        elif replica.state is State.READY:
-            self._fail(
-                replica,
-                f"the engine for {replica.name} ended by itself with status {status}; the next request starts "
-                f"it again, its log {process.log} has the cause",
-            )
-        await self._notify()
-
-    def _fail(self, replica: Replica, sentence: str) -> None:
-        replica.state = State.FAILED
-        replica.error = sentence
-        replica.log_end = replica.process.last_lines() if replica.process else ""
-        log.error(sentence, replica=replica.name, log_end=replica.log_end)
+            await self._starting.until_ready(replica, process)
+        except TuneloomError:
+            # What left for an engine that does not work comes back.
+            for other in displaced:
+                self._in_background(self._try(other))
+            raise
+        self._times.note(name, replica.kind or "", replica.start_seconds or 0.0)
+        return replica
 
     async def _stop(self, replica: Replica, why: str) -> None:
         if replica.stopping is None:
@@ -219,33 +159,45 @@ class Host:
         await asyncio.shield(replica.stopping)
 
     async def _drain(self, replica: Replica, why: str) -> None:
+        start = self._starts.get(replica.name)
         replica.state = State.STOPPING
         if replica.process is not None and replica.process.running:
             log.info(f"stopping engine {replica.name}: {why}", replica=replica.name, pid=replica.process.pid)
             await replica.process.drain(self._settings.drain_seconds)
+        elif replica.process is None and start is not None:
+            start.cancel()
+            await asyncio.wait({start})
         await self._forget(replica)
 
     async def _forget(self, replica: Replica) -> None:
+        replica.has_place = False
         if self._replicas.get(replica.name) is replica:
             del self._replicas[replica.name]
-        await self._notify()
+            self._cache.release(replica.name)
+            await asyncio.to_thread(self._cache.prune)
+        await self._places.notify()
 
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
-    async def _preload(self, name: str) -> None:
+    async def _try(self, name: str) -> None:
+        """A start that nobody waits for."""
         try:
             await self.ready(name)
         except TuneloomError as error:
-            log.error(f"{name} was not preloaded: {error}", replica=name)
+            log.error(f"{name} was not started: {error}", replica=name)
 
     def _started(self, name: str, start: asyncio.Task[Replica]) -> None:
         del self._starts[name]
         if not start.cancelled():
             start.exception()  # was delivered to those who waited, if any are left
 
+    def _check_open(self) -> None:
+        if self._closing:
+            raise Unavailable("the engine host stops; ask again when it is back", reason="ENGINE_HOST_STOPPING")
+
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _stopped(name: str) -> Unavailable:
+    return Unavailable(f"the engine for {name} was stopped while it started; ask for it again", reason="ENGINE_STOPPED")

@@ -22,8 +22,9 @@ class Launch:
     environment: dict[str, str]
 
 
-def plan(settings: HostSettings, *, name: str, kind: Kind, directory: Path, port: int) -> Launch:
-    """A server for the full-weight version in `directory`, which answers to `name`.
+def plan(settings: HostSettings, *, name: str, kind: Kind, directory: Path, port: int, adapters: Path) -> Launch:
+    """A server for the full-weight version in `directory`, which answers to `name`; it asks for adapters on the
+    socket `adapters`.
 
     Adapters are served on base models only: an adapter of a merged model would be one of another base.
     """
@@ -31,7 +32,7 @@ def plan(settings: HostSettings, *, name: str, kind: Kind, directory: Path, port
     environment = _quiet()
     if kind is Kind.BASE:
         arguments += _lora(settings)
-        environment |= _resolver(settings, name)
+        environment |= _resolver(name, adapters)
     if settings.device == "cpu":
         arguments += ("--enforce-eager", "--kv-cache-memory-bytes", str(int(settings.kv_cache_gib * GIB)))
         environment |= _one_process(settings.threads or max(1, _processors() - 1))
@@ -106,16 +107,11 @@ def _lora(settings: HostSettings) -> tuple[str, ...]:
     )
 
 
-def _resolver(settings: HostSettings, name: str) -> dict[str, str]:
-    token = settings.registry_token.get_secret_value() if settings.registry_token else ""
+def _resolver(name: str, adapters: Path) -> dict[str, str]:
     return {
         # vLLM asks resolvers only under this switch. The routes it also opens are closed by the front door.
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
-        "TUNELOOM_ENGINE_REGISTRY_ADDRESS": settings.registry_address,
-        "TUNELOOM_ENGINE_REGISTRY_TOKEN": token,
-        "TUNELOOM_ENGINE_OBJECTS_URL": settings.objects_url,
-        "TUNELOOM_ENGINE_CACHE_DIR": str(settings.cache_dir.absolute()),
-        "TUNELOOM_ENGINE_MAX_LORA_RANK": str(settings.max_lora_rank),
+        "TUNELOOM_ENGINE_ADAPTERS_SOCKET": str(adapters),
         "TUNELOOM_ENGINE_SERVES": name,
     }
 

@@ -39,10 +39,10 @@ class EngineProcess:
         """Runs the plan for a free port. The log of the run before is kept as `<log>.previous`."""
         port = _free_port()
         launch = plan(port)
-        log.parent.mkdir(parents=True, exist_ok=True)
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if log.exists():
             log.replace(log.with_name(f"{log.name}.previous"))
-        process = await children.spawn(launch.command, log=log, env=launch.environment, inherit=children.Inherit.ALL)
+        process = await children.spawn(launch.command, log=log, env=launch.environment)
         return cls(process, port, log)
 
     @property
@@ -88,9 +88,6 @@ class EngineProcess:
             except TimeoutError:
                 pass
         await self._process.stop(grace_seconds=0)
-
-    def last_lines(self) -> str:
-        return children.last_lines(self.log)
 
 
 def _values(lines: list[str], metrics: tuple[str, ...]) -> list[float]:

@@ -9,12 +9,18 @@ from enum import StrEnum
 from typing import Any
 
 from tuneloom_common.kinds import Kind
+from tuneloom_engine.failures import EngineFailed
 from tuneloom_engine.process import Activity, EngineProcess
 
 
 class State(StrEnum):
-    """STARTING -> READY -> STOPPING, and FAILED from STARTING or READY. A stopped replica is forgotten."""
+    """FETCHING -> WAITING (for a place) -> STARTING -> READY -> STOPPING; FAILED from STARTING or READY.
 
+    What is stopped, or ends before it is started, is forgotten.
+    """
+
+    FETCHING = "fetching"
+    WAITING = "waiting"
     STARTING = "starting"
     READY = "ready"
     STOPPING = "stopping"
@@ -23,36 +29,44 @@ class State(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Replica:
-    """One version's engine. Times are in seconds since 1970."""
+    """One version's engine. Times are in seconds since 1970. `kind` is known once the version is found."""
 
     name: str
-    digest: str
-    kind: Kind
     started: float
     last_used: float
-    state: State = State.STARTING
+    digest: str = ""
+    kind: Kind | None = None
+    state: State = State.FETCHING
+    has_place: bool = False
     process: EngineProcess | None = None
     activity: Activity | None = None
-    error: str = ""
-    log_end: str = ""
+    start_seconds: float | None = None
+    failure: EngineFailed | None = None
     stopping: asyncio.Task[None] | None = None
 
     @property
     def ready(self) -> bool:
         return self.state is State.READY and self.process is not None and self.process.running
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self, *, now: float, expected_seconds: float | None) -> dict[str, Any]:
         """For the HTTP API."""
+        seconds = now - self.started if self.start_seconds is None else self.start_seconds
         shown: dict[str, Any] = {
             "name": self.name,
             "digest": self.digest,
             "kind": self.kind,
             "state": self.state,
-            "started": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
-            "last_used": datetime.fromtimestamp(self.last_used, UTC).isoformat(timespec="seconds"),
+            "started": _shown(self.started),
+            "last_used": _shown(self.last_used),
+            "seconds": round(seconds, 1),
+            "expected_seconds": expected_seconds,
         }
         if self.process is not None and self.process.running:
-            shown |= {"url": self.process.url, "pid": self.process.pid, "port": self.process.port}
-        if self.error:
-            shown |= {"error": self.error, "log": self.log_end}
+            shown |= {"url": self.process.url, "pid": self.process.pid}
+        if self.failure is not None:
+            shown |= self.failure.describe()
         return shown
+
+
+def _shown(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from tuneloom_common.blob_cache import DEFAULT_MAX_BYTES
+from tuneloom_common.principals import PrincipalEntry
 from tuneloom_common.settings import ServiceSettings
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 class ResolverSettings(ServiceSettings):
-    """What the plugin inside a vLLM process needs to find adapters. The host passes it on to its engines."""
+    """What finding versions takes: for the host, and for the plugin in a vLLM that was started by other means."""
 
     model_config = SettingsConfigDict(env_prefix="TUNELOOM_ENGINE_", frozen=True, extra="ignore")
 
@@ -24,6 +27,10 @@ class ResolverSettings(ServiceSettings):
     cache_dir: Path = Path(".tuneloom/engine/cache")
     """Where versions are made available, one directory per digest. On the disk of a local object store the
     files are hard links and take no space."""
+    blob_cache_dir: Path | None = None
+    """Blobs fetched and verified once; services of one machine can share the directory. By default in `cache_dir`."""
+    blob_cache_max_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=0)
+    """What blobs and versions that are not in use may take; the least recently used leave."""
     max_lora_rank: int = 64
     """Adapters above this rank are refused; every slot takes the memory of this rank."""
     serves: str = ""
@@ -37,11 +44,29 @@ class ResolverSettings(ServiceSettings):
         return rank
 
 
+class HostedSettings(ServiceSettings):
+    """What the plugin needs in a process that an engine host started: whom to ask."""
+
+    model_config = SettingsConfigDict(env_prefix="TUNELOOM_ENGINE_", frozen=True, extra="ignore")
+
+    adapters_socket: Path
+    serves: str
+
+
 class HostSettings(ResolverSettings):
     """Where the host listens, and how it runs engines."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8010, ge=0, le=65535)
+    token: SecretStr | None = Field(default=None, min_length=1)
+    """A token that may do everything here; `principals` are for those who need less (scope `engines:use`).
+    Without both, the host starts only on a loopback address and is open to every program on this machine."""
+    principals: tuple[PrincipalEntry, ...] = Field(default=(), validate_default=True)
+    allowed_hosts: tuple[str, ...] = ()
+    """Further names by which callers may address this host; a loopback address always has its own."""
+    max_connections: int = Field(default=256, ge=1)
+    socket_dir: Path | None = None
+    """Where the engines' private sockets lie, in a directory of their own; by default with the temporary files."""
     log_json: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_dir: Path = Path(".tuneloom/engine/logs")
@@ -77,3 +102,26 @@ class HostSettings(ResolverSettings):
     """Different adapters in one batch."""
     max_cpu_loras: int = Field(default=16, ge=1)
     """Adapters kept in memory."""
+
+    @field_validator("principals")
+    @classmethod
+    def _not_open_to_others(
+        cls, principals: tuple[PrincipalEntry, ...], info: ValidationInfo
+    ) -> tuple[PrincipalEntry, ...]:
+        host = str(info.data.get("host", ""))
+        if not (principals or info.data.get("token") or is_loopback(host)):
+            raise ValueError(
+                f"needed because the engine host listens on {host}, which other machines can reach; set this or "
+                "TUNELOOM_ENGINE_TOKEN, or let it listen on 127.0.0.1 (TUNELOOM_ENGINE_HOST)"
+            )
+        return principals
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine can reach `host`, a name or an address."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -70,13 +70,29 @@ def make_settings(registry: FakeRegistry, tmp_path: Path) -> MakeSettings:
     return make
 
 
+class Clock:
+    """Time that passes when a test says so, and a little at each look, so that no two moments are one."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        self.now += 0.0001
+        return self.now
+
+
 @pytest.fixture
-async def open_host(make_settings: MakeSettings, fleet: Fleet) -> AsyncIterator[Callable[..., Any]]:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def open_host(make_settings: MakeSettings, fleet: Fleet, clock: Clock) -> AsyncIterator[Callable[..., Any]]:
     """Opens a host with changed settings; its engines end with the test."""
     clients: list[TestClient[Any, Any]] = []
 
     async def open_(**changes: Any) -> TestClient[Any, Any]:
-        client: TestClient[Any, Any] = TestClient(TestServer(build(make_settings(**changes))))
+        client: TestClient[Any, Any] = TestClient(TestServer(build(make_settings(**changes), clock=clock)))
         await client.start_server()
         clients.append(client)
         return client

@@ -1,14 +1,16 @@
 """An engine without a model. `$FAKE_ENGINE_DIR` tells it how to behave and what it did.
 
 `starts` gets a line per start: name, pid, and how many of those that started before are still there.
-`<name>.broken` ends it at once, `<name>.slow` keeps it from listening, `<name>.deaf` makes it ignore SIGTERM,
-`<name>.metrics` is its answer to GET /metrics.
+`<name>.broken` ends it at once, `<name>.slow` keeps it from listening while it is there,
+`<name>.deaf` makes it
+ignore SIGTERM, `<name>.metrics` is its answer to GET /metrics.
 """
 
 import argparse
 import http.server
 import os
 import signal
+import time
 from pathlib import Path
 
 from tuneloom_common.children import die_with_parent
@@ -50,6 +52,6 @@ if told("broken").exists():
     raise SystemExit("the weights are upside down")
 if told("deaf").exists():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-if told("slow").exists():
-    signal.pause()
+while told("slow").exists():
+    time.sleep(0.02)
 http.server.ThreadingHTTPServer(("127.0.0.1", options.port), Answers).serve_forever()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,8 +25,17 @@ from tuneloom_common.principals import Principals
 TOKEN = "registry-token"
 
 
+def safetensors(header: dict[str, Any], size: int) -> bytes:
+    """A file with this header and `size` bytes of tensors."""
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(size)
+
+
+WEIGHTS = safetensors({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, 8)
+
+
 class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
-    """Answers ResolveVersion from `versions`, or with `failure` when that is set."""
+    """Answers ResolveVersion from `versions`, or with `failure` when that is set, once `hold` is."""
 
     def __init__(self, objects: ObjectStore, staging: Path) -> None:
         self.objects = objects
@@ -33,6 +44,8 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         self.failure: TuneloomError | None = None
         self.asked: list[str] = []
         self.address = ""
+        self.hold = asyncio.Event()
+        self.hold.set()
 
     async def publish(
         self,
@@ -63,7 +76,8 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         return name
 
     async def publish_model(self, model: str, kind: str = Kind.BASE) -> str:
-        return await self.publish(model, kind, {"config.json": model.encode(), "model.safetensors": b"weights"})
+        config = json.dumps({"model_type": "tiny", "name": model}).encode()
+        return await self.publish(model, kind, {"config.json": config, "model.safetensors": WEIGHTS})
 
     async def publish_adapter(self, model: str, *, base: str, rank: int = 8) -> str:
         files = {"adapter_config.json": b"{}", "adapter_model.safetensors": model.encode(), "README.md": b"hi"}
@@ -71,6 +85,7 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
 
     async def ResolveVersion(self, request: ResolveVersionRequest, context: Any) -> Version:
         self.asked.append(request.reference)
+        await self.hold.wait()
         if self.failure is not None:
             raise self.failure
         if request.reference not in self.versions:

@@ -11,13 +11,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from pydantic import SecretStr
 
-from tests.unit.engine.conftest import Fleet, MakeSettings
-from tests.unit.engine.fakes import FakeRegistry
+from tests.unit.engine.conftest import Clock, Fleet, MakeSettings
+from tests.unit.engine.fakes import TOKEN, FakeRegistry
 from tuneloom_common.errors import Unavailable
-from tuneloom_common.objects import ObjectStore
-from tuneloom_engine.artifacts import Artifacts
-from tuneloom_engine.host import Host
+from tuneloom_engine.app import HOST, build
 
 OpenHost = Callable[..., Any]
 
@@ -26,6 +26,13 @@ async def ready(client: Any, name: str, *, status: int = 200) -> dict[str, Any]:
     async with client.post(f"/replicas/{name}") as response:
         answer: dict[str, Any] = await response.json()
         assert response.status == status, answer
+        return answer
+
+
+async def shown(client: Any, name: str) -> dict[str, Any]:
+    async with client.get(f"/replicas/{name}") as response:
+        answer: dict[str, Any] = await response.json()
+        assert response.status == 200, answer
         return answer
 
 
@@ -111,17 +118,163 @@ async def test_a_crashed_replica_is_shown_and_started_again(registry: FakeRegist
     assert "error" not in (await listed(client))[name]
 
 
-async def test_a_start_that_fails_tells_why(registry: FakeRegistry, open_host: OpenHost, fleet: Fleet) -> None:
+async def test_a_start_that_fails_tells_why_and_is_not_repeated_at_once(
+    registry: FakeRegistry, open_host: OpenHost, fleet: Fleet, clock: Clock
+) -> None:
     name = await registry.publish_model("chat")
     broken = fleet.tell(name, "broken")
     client = await open_host()
     answer = await ready(client, name, status=503)
     assert answer["reason"] == "ENGINE_FAILED"
-    assert "its log" in answer["error"]
-    assert "the weights are upside down" in answer["log"]
-    assert (await listed(client))[name]["state"] == "failed"
+    assert "while it started: the weights are upside down; its log" in answer["error"]
+    assert answer["log"] == "the weights are upside down"
+    assert (await shown(client, name)) | {"state": "failed", "error": answer["error"], "log": answer["log"]} == (
+        await shown(client, name)
+    )
     broken.unlink()
+    clock.now += answer["retry_after_seconds"] - 1
+    again = await ready(client, name, status=503)
+    assert (again["error"], again["retry_after_seconds"]) == (answer["error"], 1.0)
+    assert fleet.starts == [name]
+    clock.now += 2
+    assert "error" not in await ready(client, name)
+
+
+async def test_every_failure_in_a_row_makes_the_pause_longer(
+    registry: FakeRegistry, open_host: OpenHost, fleet: Fleet, clock: Clock
+) -> None:
+    name = await registry.publish_model("chat")
+    fleet.tell(name, "broken")
+    client = await open_host()
+    pauses = []
+    for _ in range(8):
+        pauses.append((await ready(client, name, status=503))["retry_after_seconds"])
+        clock.now += pauses[-1]
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300]
+    async with client.delete(f"/replicas/{name}") as response:
+        assert response.status == 204
+    assert (await ready(client, name, status=503))["retry_after_seconds"] == 5
+
+
+async def test_what_cannot_be_a_model_stops_no_engine(
+    registry: FakeRegistry, open_host: OpenHost, fleet: Fleet
+) -> None:
+    good = await registry.publish_model("good")
+    nonsense = await registry.publish("nonsense", "base", {"config.json": b"[]", "model.safetensors": b"no"})
+    client = await open_host(max_replicas=1)
+    pid = (await ready(client, good))["pid"]
+    answer = await ready(client, nonsense, status=409)
+    assert (answer["reason"], "config.json" in answer["error"]) == ("MODEL_INCOMPLETE", True)
+    assert (await ready(client, good))["pid"] == pid
+    assert fleet.starts == [good]
+
+
+async def test_what_left_for_an_engine_that_fails_comes_back(
+    registry: FakeRegistry, open_host: OpenHost, fleet: Fleet, clock: Clock
+) -> None:
+    good, broken = [await registry.publish_model(model) for model in ("good", "broken")]
+    fleet.tell(broken, "broken")
+    client = await open_host(max_replicas=1)
+    await ready(client, good)
+    await ready(client, broken, status=503)
+    await until(lambda: _async(fleet.starts == [good, broken, good]))
+    pid = (await ready(client, good))["pid"]
+    clock.now += 60
+    answer = await ready(client, broken, status=503)
+    assert "TUNELOOM_ENGINE_MAX_REPLICAS" in answer["error"]
+    assert "upside down" in answer["error"]
+    assert (await ready(client, good))["pid"] == pid
+    assert fleet.starts == [good, broken, good]
+
+
+async def test_a_start_can_be_watched(registry: FakeRegistry, open_host: OpenHost, fleet: Fleet, clock: Clock) -> None:
+    name, merged = await registry.publish_model("chat"), await registry.publish_model("chat-2", "merged")
+    client = await open_host()
+    slow = fleet.tell(name, "slow")
+    async with client.get(f"/replicas/{name}") as response:
+        assert response.status == 404
+    start = asyncio.create_task(ready(client, name))
+    await until(lambda: _async(fleet.starts))
+    clock.now += 30
+    seen = await shown(client, name)
+    assert (seen["state"], seen["seconds"], seen["expected_seconds"]) == ("starting", 30.0, None)
+    slow.unlink()
+    clock.now += 10
+    assert (await start)["seconds"] == 40.0
+    assert (await shown(client, name))["expected_seconds"] == 40.0
+    assert (await ready(client, merged))["expected_seconds"] == 0.0  # its own start was the last
+
+
+async def test_start_times_outlive_the_host(
+    registry: FakeRegistry, open_host: OpenHost, fleet: Fleet, clock: Clock
+) -> None:
+    name, other = await registry.publish_model("chat"), await registry.publish_model("other")
+    fleet.tell(name, "slow")
+    first = await open_host()
+    start = asyncio.create_task(ready(first, name))
+    await until(lambda: _async(fleet.starts))
+    clock.now += 50
+    (fleet.directory / f"{name}.slow").unlink()
+    await start
+    fleet.tell(other, "slow")
+    second = await open_host()
+    waiting = asyncio.create_task(ready(second, other, status=503))
+    await until(lambda: _async(len(fleet.starts) == 2))
+    assert (await shown(second, other))["expected_seconds"] == 50.0
+    await second.delete(f"/replicas/{other}")
+    await waiting
+
+
+async def test_a_start_that_is_fetching_can_be_stopped(registry: FakeRegistry, open_host: OpenHost) -> None:
+    name = await registry.publish_model("chat")
+    client = await open_host()
+    registry.hold.clear()
+    start = asyncio.create_task(ready(client, name, status=503))
+    await until(lambda: _async(registry.asked))
+    assert (await shown(client, name))["state"] == "fetching"
+    async with client.delete(f"/replicas/{name}") as response:
+        assert response.status == 204
+    assert (await start)["reason"] == "ENGINE_STOPPED"
+    assert await listed(client) == {}
+    registry.hold.set()
     await ready(client, name)
+
+
+async def test_who_waits_while_the_host_ends_is_told_so(
+    registry: FakeRegistry, make_settings: MakeSettings, fleet: Fleet
+) -> None:
+    name, other = await registry.publish_model("chat"), await registry.publish_model("other")
+    fleet.tell(name, "slow")
+    app = build(make_settings())
+    async with TestClient(TestServer(app)) as client:
+        start = asyncio.create_task(ready(client, name, status=503))
+        await until(lambda: _async(fleet.starts))
+        app[HOST].refuse()
+        assert (await start)["reason"] == "ENGINE_HOST_STOPPING"
+        assert (await ready(client, other, status=503))["reason"] == "ENGINE_HOST_STOPPING"
+    assert fleet.starts == [name]
+
+
+async def test_an_engine_learns_no_secret(
+    registry: FakeRegistry, open_host: OpenHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("TUNELOOM_ENGINE_REGISTRY_TOKEN", "TUNELOOM_ENGINE_TOKEN", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(variable, "secret")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    client = await open_host(token=SecretStr("secret"))
+    headers = {"Authorization": "Bearer secret"}
+    name = await registry.publish_model("chat")
+    async with client.post(f"/replicas/{name}", headers=headers) as response:
+        pid = (await response.json())["pid"]
+    environment = dict(line.split("=", 1) for line in Path(f"/proc/{pid}/environ").read_text().split("\0") if line)
+    assert "secret" not in environment.values()
+    assert TOKEN not in environment.values()
+    assert {name for name in environment if name.startswith("TUNELOOM_")} == {
+        "TUNELOOM_ENGINE_ADAPTERS_SOCKET",
+        "TUNELOOM_ENGINE_SERVES",
+        "TUNELOOM_PARENT_PID",
+    }
+    assert "PATH" in environment
 
 
 async def test_a_start_that_takes_too_long_is_ended(registry: FakeRegistry, open_host: OpenHost, fleet: Fleet) -> None:
@@ -255,7 +408,8 @@ async def test_damaged_weights_are_not_served(
     answer = await ready(await open_host(), name, status=500)
     assert answer["reason"] == "DIGEST_MISMATCH"
     assert fleet.starts == []
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert list((tmp_path / "cache").glob("*.*")) == []
+    assert not (tmp_path / "cache" / registry.versions[name].digest).exists()
 
 
 async def test_an_adapter_has_no_engine_of_its_own(registry: FakeRegistry, open_host: OpenHost) -> None:
@@ -288,39 +442,27 @@ async def test_a_wrong_token_is_named(registry: FakeRegistry, open_host: OpenHos
 
 
 async def test_idle_replicas_stop_and_busy_ones_stay(
-    registry: FakeRegistry, make_settings: MakeSettings, fleet: Fleet
+    registry: FakeRegistry, make_settings: MakeSettings, fleet: Fleet, clock: Clock
 ) -> None:
     idle, waiting, serving = [await registry.publish_model(model) for model in ("idle", "waiting", "serving")]
-    now = 1000.0
-    settings = make_settings(idle_stop_seconds=60, max_replicas=3)
-    artifacts = Artifacts(_Resolving(registry), ObjectStore(settings.objects_url), settings.cache_dir)
-    async with aiohttp.ClientSession() as session:
-        host = Host(settings, artifacts, session, clock=lambda: now)
+    app = build(make_settings(idle_stop_seconds=60, max_replicas=3), clock=clock)
+    async with TestClient(TestServer(app)) as client:
         for name in (idle, waiting, serving):
-            await host.ready(name)
+            await ready(client, name)
         fleet.tell(idle, "metrics", _metrics(running=0, tokens=7))
         fleet.tell(waiting, "metrics", _metrics(running=1, tokens=0))
         fleet.tell(serving, "metrics", _metrics(running=0, tokens=7))
-        await host.look_after()
-        now += 61
+        await app[HOST].look_after()
+        clock.now += 61
         fleet.tell(serving, "metrics", _metrics(running=0, tokens=8))
-        await host.look_after()
-        assert [replica.name for replica in host.replicas()] == sorted([waiting, serving])
-        await host.close()
+        await app[HOST].look_after()
+        assert set(await listed(client)) == {waiting, serving}
 
 
 async def test_health(open_host: OpenHost) -> None:
     client = await open_host()
     async with client.get("/healthz") as response:
         assert (response.status, await response.json()) == (200, {"status": "ok"})
-
-
-class _Resolving:
-    def __init__(self, registry: FakeRegistry) -> None:
-        self._registry = registry
-
-    async def resolve(self, name: str) -> Any:
-        return self._registry.versions[name]
 
 
 def _metrics(*, running: int, tokens: int) -> str:

@@ -5,16 +5,18 @@ from pathlib import Path
 import pytest
 
 from tests.unit.engine.conftest import MakeSettings
+from tests.unit.engine.fakes import TOKEN
 from tuneloom_common.kinds import Kind
 from tuneloom_common.settings import load
 from tuneloom_engine.launch import Launch, plan
-from tuneloom_engine.settings import HostSettings, ResolverSettings
+from tuneloom_engine.settings import HostedSettings, HostSettings
 
 NAME = "chat--0123456789ab"
 
 
 def launch(settings: HostSettings, kind: Kind = Kind.BASE) -> Launch:
-    return plan(settings, name=NAME, kind=kind, directory=Path("/cache/digest"), port=4321)
+    directory, adapters = Path("/cache/digest"), Path("/private/adapters.sock")
+    return plan(settings, name=NAME, kind=kind, directory=directory, port=4321, adapters=adapters)
 
 
 def option(launch: Launch, name: str) -> str:
@@ -36,13 +38,20 @@ def test_a_base_model_takes_adapters_from_the_registry(make_settings: MakeSettin
 def test_the_environment_is_what_the_resolver_reads(
     make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = make_settings(max_lora_rank=32)
-    for name, value in launch(settings).environment.items():
+    for name, value in launch(make_settings()).environment.items():
         monkeypatch.setenv(name, value)
-    seen = load(ResolverSettings)
-    wanted = {"registry_address", "registry_token", "objects_url", "cache_dir", "max_lora_rank"}
-    assert seen.model_dump(include=wanted) == settings.model_dump(include=wanted)
-    assert seen.serves == NAME
+    seen = load(HostedSettings)
+    assert (seen.adapters_socket, seen.serves) == (Path("/private/adapters.sock"), NAME)
+
+
+def test_no_token_is_added(make_settings: MakeSettings) -> None:
+    """What an engine inherits is tested with a host that runs one."""
+    environment = launch(make_settings()).environment
+    assert [name for name in environment if name.startswith("TUNELOOM_")] == [
+        "TUNELOOM_ENGINE_ADAPTERS_SOCKET",
+        "TUNELOOM_ENGINE_SERVES",
+    ]
+    assert TOKEN not in environment.values()
 
 
 def test_a_merged_model_takes_none(make_settings: MakeSettings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from tuneloom_common.children import PARENT_VARIABLE
 
@@ -44,6 +45,45 @@ def test_a_taken_port_is_named_with_its_setting() -> None:
     result = python(code)
     assert result.returncode == 1
     assert "TUNELOOM_ENGINE_PORT" in result.stderr
+
+
+def test_what_the_host_writes_is_private(tmp_path: Path) -> None:
+    """Also when the shell that starts it has a generous umask."""
+    code = """
+import asyncio, os, stat
+from pathlib import Path
+import tuneloom_engine.__main__ as host
+from tuneloom_engine.app import build
+
+async def run(settings, listener):
+    from tuneloom_common.kinds import Kind
+    from tuneloom_engine.launch import Launch
+    from tuneloom_engine.process import EngineProcess
+    from tuneloom_engine.start_times import StartTimes
+
+    child = Launch(("/bin/sh", "-c", "umask; echo said > said"), {})
+    process = await EngineProcess.spawn(lambda port: child, Path("logs/engine.log").absolute())
+    await process.wait()
+    StartTimes(Path("cache/times.json")).note("a", "base", 1.0)
+
+host.run = run
+host.main()
+for path in sorted(Path().rglob("*")):
+    print(path, oct(stat.S_IMODE(path.stat().st_mode)))
+"""
+    result = python(
+        f"import os; os.umask(0); os.chdir({str(tmp_path)!r})\n{code}",
+        TUNELOOM_ENGINE_OBJECTS_URL="memory://",
+        TUNELOOM_ENGINE_PORT="0",
+    )
+    modes = dict(line.split() for line in result.stdout.splitlines())
+    assert modes == {
+        "cache": "0o700",
+        "cache/times.json": "0o600",
+        "logs": "0o700",
+        "logs/engine.log": "0o600",
+        "said": "0o600",
+    }, result.stderr
 
 
 ORPHAN = """

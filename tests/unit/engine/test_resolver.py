@@ -13,6 +13,7 @@ from fastapi import HTTPException
 from tests.unit.engine.fakes import TOKEN, FakeRegistry
 from tuneloom_common.errors import DataLoss, Unavailable
 from tuneloom_engine.inside import resolver
+from tuneloom_engine.inside.adapter import Adapter
 
 MODEL_DIRECTORY = "/cache/" + "0" * 64
 
@@ -35,8 +36,8 @@ def configure(registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.Monkey
     return set_
 
 
-async def resolve(name: str, *, model: str = MODEL_DIRECTORY) -> resolver.Adapter | None:
-    return await resolver.resolve(resolver.open_adapters, model, name)
+async def resolve(name: str, *, model: str = MODEL_DIRECTORY) -> Adapter | None:
+    return await resolver.resolve(resolver.open_source, model, name)
 
 
 async def test_an_adapter_of_the_served_base_becomes_a_directory(

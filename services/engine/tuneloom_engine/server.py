@@ -1,0 +1,85 @@
+"""The listening socket, with bounds for what strangers can hold: header bytes and time, idle time, connections."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+from aiohttp import web
+
+from tuneloom_common.errors import FailedPrecondition
+from tuneloom_common.grpc import stop_signals
+from tuneloom_engine.app import build
+from tuneloom_engine.settings import HostSettings
+
+HEADER_SECONDS = 10.0
+HEADER_LINE_BYTES = 4096
+HEADERS = 64
+CONNECTION_GRACE_SECONDS = 1
+log = structlog.get_logger()
+
+
+def listen(settings: HostSettings) -> socket.socket:
+    """Binds the address, so that a taken port is known before anything is started."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listener = socket.create_server((settings.host, settings.port), family=family)
+    except OSError as error:
+        raise FailedPrecondition(
+            f"{settings.host}:{settings.port} is in use or cannot be bound ({error.strerror or error}); "
+            "stop what listens there or set TUNELOOM_ENGINE_PORT",
+            reason="PORT_IN_USE",
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+@asynccontextmanager
+async def serving(
+    app: web.Application, listener: socket.socket, *, max_connections: int, header_seconds: float = HEADER_SECONDS
+) -> AsyncIterator[None]:
+    """Answers on the listener until the end of the block; running requests then have a moment to finish."""
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        keepalive_timeout=header_seconds,  # counts from the connection's start, and slow bytes do not extend it
+        lingering_time=0,
+        max_line_size=HEADER_LINE_BYTES,
+        max_field_size=HEADER_LINE_BYTES,
+        max_headers=HEADERS,
+        shutdown_timeout=CONNECTION_GRACE_SECONDS,
+    )
+    await runner.setup()
+    listening = await asyncio.get_running_loop().create_server(_accepting(runner, max_connections), sock=listener)
+    try:
+        yield
+    finally:
+        listening.close()
+        await runner.cleanup()
+
+
+async def run(settings: HostSettings, listener: socket.socket) -> None:
+    """Runs until SIGTERM or SIGINT."""
+    stop = stop_signals()
+    async with serving(build(settings), listener, max_connections=settings.max_connections):
+        host, port = listener.getsockname()[:2]
+        log.info(f"engine host listens on {host}:{port}", max_replicas=settings.max_replicas)
+        await stop.wait()
+
+
+def _accepting(runner: web.AppRunner, max_connections: int) -> Callable[[], asyncio.Protocol]:
+    def accept() -> asyncio.Protocol:
+        server = runner.server
+        return server() if server and len(server.connections) < max_connections else _Turned()
+
+    return accept
+
+
+class _Turned(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()

@@ -1,0 +1,96 @@
+"""What somebody without a token can hold of the host, tried with raw sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.unit.engine.conftest import MakeSettings
+from tuneloom_common.errors import FailedPrecondition
+from tuneloom_engine.app import build
+from tuneloom_engine.server import HEADER_LINE_BYTES, HEADERS, listen, serving
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@asynccontextmanager
+async def listening(make_settings: MakeSettings, *, connections: int = 8, seconds: float = 10) -> AsyncIterator[int]:
+    settings = make_settings(port=0, max_connections=connections)
+    listener = listen(settings)
+    async with serving(build(settings), listener, max_connections=connections, header_seconds=seconds):
+        yield listener.getsockname()[1]
+
+
+async def exchange(port: int, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        async with asyncio.timeout(5):
+            return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def test_a_request_is_answered_and_the_connection_closed(make_settings: MakeSettings) -> None:
+    async with listening(make_settings) as port:
+        assert (await exchange(port, HEALTH)).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /" + b"a" * 2 * HEADER_LINE_BYTES + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 2 * HEADER_LINE_BYTES + b"\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 8 * HEADER_LINE_BYTES,  # never ends
+        b"GET /healthz HTTP/1.1\r\n" + b"".join(b"X-%d: a\r\n" % number for number in range(2 * HEADERS)) + b"\r\n",
+    ],
+    ids=["path", "header", "endless header", "headers"],
+)
+async def test_too_much_header_is_refused_at_once(make_settings: MakeSettings, request_: bytes) -> None:
+    async with listening(make_settings) as port:
+        assert (await exchange(port, request_))[:12] in (b"HTTP/1.0 400", b"")
+
+
+@pytest.mark.parametrize("start", [b"", b"GET /healthz HTTP/1.1\r\nHost: local"], ids=["silent", "half a header"])
+async def test_who_does_not_get_on_is_cut_off(make_settings: MakeSettings, start: bytes) -> None:
+    async with listening(make_settings, seconds=0.1) as port:
+        assert await exchange(port, start) == b""
+
+
+async def test_slow_bytes_win_no_time(make_settings: MakeSettings) -> None:
+    async with listening(make_settings, seconds=0.3) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /healthz HTTP/1.1\r\n")
+        async with asyncio.timeout(5):
+            while not reader.at_eof():
+                writer.write(b"X: a\r\n")
+                try:
+                    await asyncio.wait_for(reader.read(1), 0.02)
+                except TimeoutError:
+                    pass
+                except ConnectionError:
+                    break
+        writer.close()
+
+
+async def test_connections_are_limited_and_come_free_again(make_settings: MakeSettings) -> None:
+    async with listening(make_settings, connections=2) as port:
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        assert await exchange(port, HEALTH) == b""
+        for _, writer in held:
+            writer.close()
+            await writer.wait_closed()
+        async with asyncio.timeout(5):
+            while not (await exchange(port, HEALTH)).startswith(b"HTTP/1.1 200 "):
+                pass
+
+
+async def test_a_taken_port_is_named_with_its_setting(make_settings: MakeSettings) -> None:
+    async with listening(make_settings) as port:
+        with pytest.raises(FailedPrecondition, match="TUNELOOM_ENGINE_PORT"):
+            listen(make_settings(port=port))
