@@ -20,6 +20,7 @@ from tuneloom_common.objects import ObjectStore
 from tuneloom_common.paging import decode_number, decode_token, encode_token, page_limit
 from tuneloom_data.contract import check_file
 from tuneloom_registry import mapping
+from tuneloom_registry.admission import check_contents
 from tuneloom_registry.build_store import BuildStore
 from tuneloom_registry.models import check_registrable
 from tuneloom_registry.store import VersionStore
@@ -142,6 +143,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
     ) -> versions_pb2.Version:
         manifest = Manifest.parse(request.manifest_json)
         check_registrable(manifest)
+        check_contents(manifest)
         collection, _, _ = request.parent.partition("/")
         if (manifest.kind is Kind.DATASET) != (collection == "datasets"):
             raise InvalidArgument(

@@ -18,7 +18,8 @@ from tuneloom_registry.refusals import Refusal
 from tuneloom_registry.transforms.specs import TransformResult, TransformSpec
 from tuneloom_registry.transforms.workspace import Workspace
 from tuneloom_registry.weights import checkpoints, coverage
-from tuneloom_registry.weights.adapters import CONFIG_FILE, WEIGHTS_FILE, read_adapter
+from tuneloom_registry.weights.adapter_config import CONFIG_FILE
+from tuneloom_registry.weights.adapters import WEIGHTS_FILE, read_adapter
 from tuneloom_registry.weights.headers import FLOAT_TYPES, TensorSlice, read_header, read_model
 from tuneloom_registry.weights.shards import ShardedWriter, copy_companions
 from tuneloom_registry.weights.tensors import equal_values, from_float32, read_float32
@@ -28,6 +29,10 @@ Tensors = Mapping[str, TensorSlice]
 
 def run(workspace: Workspace, spec: TransformSpec) -> TransformResult:
     """Writes `out/`: an adapter, or a base of its own after a full fine-tune."""
+    if not (workspace.source / checkpoints.WEIGHTS_FILE).is_file():
+        raise Refusal(
+            "CHECKPOINT_INVALID", f"{checkpoints.WEIGHTS_FILE} is missing; only a trainer's checkpoint is converted"
+        )
     workspace.out.mkdir()
     if (workspace.source / checkpoints.CONFIG_FILE).is_file():
         return _convert_lora(workspace, spec)

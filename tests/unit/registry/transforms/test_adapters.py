@@ -16,9 +16,9 @@ Q_PROJ, DOWN_PROJ = TARGETS
 PREFIX = f"base_model.model.{Q_PROJ}"
 
 
-def refused(directory: Path) -> Refusal:
+def refused(directory: Path, **limits: float) -> Refusal:
     with pytest.raises(Refusal) as caught:
-        read_adapter(directory)
+        read_adapter(directory, **limits)
     return caught.value
 
 
@@ -150,5 +150,64 @@ def test_a_missing_file_is_named(adapter: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
 def test_a_damaged_file_is_an_input_error(adapter: Path, name: str) -> None:
     (adapter / name).write_bytes(b"nonsense")
-    with pytest.raises(ValueError):
+    with pytest.raises((Refusal, ValueError), match=name.replace(".", r"\.")):
+        read_adapter(adapter)
+
+
+@pytest.mark.parametrize(
+    ("key", "pattern"),
+    [
+        ("rank_pattern", {r"(([a-z_.0-9]+)*)*!": 4}),
+        ("alpha_pattern", {r"(.|.|.)*!": 4}),
+        ("target_modules", r"(([a-z_.0-9]+)*)*!"),
+        ("exclude_modules", r"(.|.|.)*!"),
+    ],
+)
+def test_a_pattern_that_never_ends_is_refused(tmp_path: Path, key: str, pattern: Any) -> None:
+    directory = write_adapter(tmp_path / "a", **{key: pattern})
+    error = refused(directory, seconds=0.2)
+    assert error.reason == "ADAPTER_INVALID"
+    assert "to match" in str(error)
+
+
+@pytest.mark.parametrize("pattern", ["(", "*", "(?P<a>x)(?P<a>x)", "a{99999999999}", "x" * 5000])
+def test_a_pattern_that_is_none_is_refused(tmp_path: Path, pattern: str) -> None:
+    error = refused(write_adapter(tmp_path / "a", rank_pattern={pattern: 4}))
+    assert error.reason == "ADAPTER_INVALID"
+    assert pattern[:20] in str(error)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"alpha_pattern": {"q_proj": "4"}},
+        {"alpha_pattern": {"q_proj": None}},
+        {"rank_pattern": ["q_proj"]},
+        {"lora_alpha": float("nan")},
+        {"alpha_pattern": {"q_proj": float("inf")}},
+        {"target_modules": {"q_proj": 1}},
+        {"r": 0},
+        {"r": True},
+    ],
+    ids=str,
+)
+def test_nonsense_in_the_configuration_is_named(tmp_path: Path, config: dict[str, Any]) -> None:
+    directory = write_adapter(tmp_path / "a")
+    write_config(directory, **config)
+    error = refused(directory)
+    assert error.reason == "ADAPTER_INVALID"
+    assert next(iter(config)) in str(error)
+
+
+def test_a_huge_configuration_is_not_read(adapter: Path) -> None:
+    with (adapter / "adapter_config.json").open("r+b") as file:
+        file.truncate(9 << 20)
+    assert "is larger than" in str(refused(adapter))
+
+
+def test_a_huge_header_is_not_read(adapter: Path) -> None:
+    with (adapter / "adapter_model.safetensors").open("r+b") as file:
+        file.write((17 << 20).to_bytes(8, "little"))
+        file.truncate(20 << 20)
+    with pytest.raises(ValueError, match="at most 16777216 are read"):
         read_adapter(adapter)

@@ -16,6 +16,7 @@ from tuneloom_registry.transforms.merge import merge
 from tuneloom_registry.transforms.specs import TransformRefusal, TransformResult, TransformSpec, read_answer
 from tuneloom_registry.transforms.workspace import Workspace
 from tuneloom_registry.weights.headers import read_header, read_model
+from tuneloom_registry.weights.patterns import Overrides
 from tuneloom_registry.weights.tensors import read_float32
 
 pytestmark = [
@@ -195,8 +196,38 @@ def test_the_build_process_leaves_a_proven_model(tiny: Path, tmp_path: Path) -> 
     assert not (tmp_path / "result.json.part").exists()
 
 
+def test_a_merge_repeated_after_a_kill_gives_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
+    first = run_build(tmp_path, tiny, tiny / "adapter")
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "out/model.safetensors").write_bytes(whole["model.safetensors"][:1000])
+    (tmp_path / "base").unlink()
+    (tmp_path / "source").unlink()
+    assert run_build(tmp_path, tiny, tiny / "adapter") == first
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == whole
+
+
 def test_the_build_process_says_why_it_refuses(tiny: Path, tmp_path: Path) -> None:
     zero = altered(tiny / "adapter", tmp_path / "zero", lambda b: b * 0)
     result = run_build(tmp_path, tiny, zero)
     assert isinstance(result, TransformRefusal)
     assert result.reason == "NO_EFFECT"
+
+
+PATTERNS = [
+    "q_proj", "proj", r".*\.q_proj", r"self_attn\.q_proj", "model.layers.0.self_attn.q_proj", r"layers\.\d+\..*_proj",
+    r".*(self_attn|mlp)\.(q|v|down)_proj", r"^model.*", r"q_proj$", r"(?!.*mlp).*", "", ".", "layers", r"[a-z_]+",
+    "model", r"\w+\.1\.mlp\.up_proj", "a)|(.*up_proj",
+]  # fmt: skip
+MODULES = [f"model.layers.{i}.{name}" for i in (0, 1, 10) for name in ("self_attn.q_proj", "mlp.up_proj")] + ["lm_head"]
+
+
+@pytest.mark.parametrize("first", PATTERNS)
+def test_patterns_mean_what_they_mean_to_peft(first: str) -> None:
+    from peft.utils.other import get_pattern_key
+
+    for second in PATTERNS:
+        by_pattern = {first: 1, second: 2}
+        ours = Overrides(by_pattern)
+        for module in MODULES:
+            assert ours.get(module, 0) == by_pattern.get(get_pattern_key(list(by_pattern), module), 0), (second, module)
