@@ -106,8 +106,10 @@ async def test_changes_are_heard_from_the_moment_watching_began(registry: Regist
 async def test_a_build_is_asked_for_once(registry: RegistryClient, tmp_path: Path) -> None:
     base = await publish_base(registry, tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}")
-    entry = await registry.upload(tmp_path / "adapter_config.json")
-    manifest = Manifest(kind=Kind.ADAPTER, files=(entry,), base=BaseRef(model="seed", digest=base.digest))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    files = tuple([await registry.upload(tmp_path / name) for name in names])
+    manifest = Manifest(kind=Kind.ADAPTER, files=files, base=BaseRef(model="seed", digest=base.digest))
     await registry.ensure_model("models/tuned")
     adapter = await registry.register("models/tuned", manifest, fence=Fence("trainingJobs/job-1", 1))
     spec = MergeSpec(str(adapter.name), max_shard_size_bytes=5, proof_prompts=("hi",))
