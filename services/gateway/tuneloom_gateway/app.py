@@ -14,22 +14,22 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from tuneloom_common.grpc import open_channel
-from tuneloom_gateway.auth import Authentication
-from tuneloom_gateway.catalog import Catalog
-from tuneloom_gateway.edge import Edge
+from tuneloom_gateway.edge.keys import Authentication
+from tuneloom_gateway.edge.middleware import Edge
+from tuneloom_gateway.edge.quotas import Concurrency
 from tuneloom_gateway.errors import handle
-from tuneloom_gateway.limits import Concurrency
+from tuneloom_gateway.inference.forward import Upstream, open_session
 from tuneloom_gateway.metrics import Metrics
 from tuneloom_gateway.readiness import Readiness
 from tuneloom_gateway.registry import GrpcRegistry, Registry
-from tuneloom_gateway.replicas import HostedReplicas, Replicas, StaticReplicas
-from tuneloom_gateway.routes.chat import inference_routes
 from tuneloom_gateway.routes.health import add_health_routes
+from tuneloom_gateway.routes.inference import inference_routes
 from tuneloom_gateway.routes.models import add_model_routes
-from tuneloom_gateway.routing import Routing
+from tuneloom_gateway.routing.catalog import Catalog
+from tuneloom_gateway.routing.endpoints import Endpoints, HostedEndpoints, StaticEndpoint
+from tuneloom_gateway.routing.follow import Follow
+from tuneloom_gateway.routing.resolution import Routing
 from tuneloom_gateway.settings import Settings
-from tuneloom_gateway.upstream import Upstream, open_session
-from tuneloom_gateway.watch import Watch
 
 
 def build(
@@ -37,7 +37,7 @@ def build(
     *,
     registry: Registry | None = None,
     session: aiohttp.ClientSession | None = None,
-    replicas: Replicas | None = None,
+    replicas: Endpoints | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
     """The gateway, with the caller's parts where given. To be called inside the event loop that will run it.
@@ -53,15 +53,15 @@ def build(
     replicas = replicas or _replicas(settings, session)
     routing = Routing(registry, stale_seconds=settings.stale_alias_seconds, clock=clock)
     upstream = Upstream(session, replicas, metrics, engine_api_key=settings.engine_api_key)
-    watch = Watch(registry, routing, metrics)
+    follow = Follow(registry, routing, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(watch.run())
+        following = asyncio.create_task(follow.run())
         yield
-        watching.cancel()
+        following.cancel()
         with suppress(asyncio.CancelledError):
-            await watching
+            await following
         await replicas.close()
         await routing.close()
         await registry.close()
@@ -95,9 +95,9 @@ def _open_registry(settings: Settings) -> GrpcRegistry:
     return GrpcRegistry(channel, timeout_seconds=settings.registry_timeout_seconds)
 
 
-def _replicas(settings: Settings, session: aiohttp.ClientSession) -> Replicas:
+def _replicas(settings: Settings, session: aiohttp.ClientSession) -> Endpoints:
     if settings.engine_url:
-        return StaticReplicas(settings.engine_url)
-    return HostedReplicas(
+        return StaticEndpoint(settings.engine_url)
+    return HostedEndpoints(
         settings.engine_host_url, session, start_timeout_seconds=settings.engine_start_timeout_seconds
     )

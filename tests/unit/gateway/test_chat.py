@@ -36,7 +36,7 @@ async def test_every_form_of_a_name(
     engine: FakeEngine,
     open_gateway: OpenGateway,
 ) -> None:
-    class Replicas:
+    class Endpoints:
         asked: list[str] = []  # noqa: RUF012
 
         async def url(self, replica: str) -> str:
@@ -48,7 +48,7 @@ async def test_every_form_of_a_name(
     expected = registry.versions[version[0]][version[1] - 1]
     second = registry.versions["assistant"][1]
     name = name.format(digest=second.digest, engine_name=second.engine_name)
-    gateway = await open_gateway(parts={"replicas": Replicas()})
+    gateway = await open_gateway(parts={"replicas": Endpoints()})
 
     response = await gateway.post("/v1/chat/completions", json=chat(name))
 
@@ -57,8 +57,8 @@ async def test_every_form_of_a_name(
     assert response.headers["x-served-model"] == expected.name
     assert response.headers["x-served-model-digest"] == expected.digest
     base = registry.versions["qwen"][0]
-    assert Replicas.asked == [base.engine_name if replica_is_base else expected.engine_name]
-    Replicas.asked.clear()
+    assert Endpoints.asked == [base.engine_name if replica_is_base else expected.engine_name]
+    Endpoints.asked.clear()
 
 
 async def test_only_the_model_changes(gateway: aiohttp.ClientSession, engine: FakeEngine) -> None:

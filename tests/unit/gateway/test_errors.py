@@ -104,13 +104,13 @@ async def test_registry_down(gateway: aiohttp.ClientSession, registry: FakeRegis
 
 
 async def test_an_error_of_ours_in_between_is_internal(open_gateway: OpenGateway) -> None:
-    class Replicas:
+    class Endpoints:
         async def url(self, replica: str) -> str:
             raise KeyError("/secret/path")
 
         async def close(self) -> None: ...
 
-    gateway = await open_gateway(parts={"replicas": Replicas()})
+    gateway = await open_gateway(parts={"replicas": Endpoints()})
     response = await gateway.post(CHAT, json=chat(), headers={"x-request-id": "find-me"})
     assert response.status == 500
     assert response.headers["x-request-id"] == "find-me"

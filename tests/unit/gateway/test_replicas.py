@@ -182,11 +182,11 @@ async def test_an_engine_that_takes_too_long(open_gateway: OpenGateway, host: Fa
 
 
 async def test_closing_ends_what_is_starting(registry: FakeRegistry, host: FakeEngineHost, engine: FakeEngine) -> None:
-    from tuneloom_gateway.replicas import HostedReplicas
+    from tuneloom_gateway.routing.endpoints import HostedEndpoints
 
     host.gate = asyncio.Event()
     async with aiohttp.ClientSession() as session:
-        replicas = HostedReplicas(host.url, session, start_timeout_seconds=60)
+        replicas = HostedEndpoints(host.url, session, start_timeout_seconds=60)
         waiting = asyncio.create_task(replicas.url("qwen--0123456789ab"))
         await until(lambda: len(host.asked) == 1)
         await replicas.close()

@@ -13,8 +13,8 @@ from tuneloom_common.errors import NotFound, Unavailable
 from tuneloom_common.grpc import open_channel
 from tuneloom_gateway.metrics import Metrics
 from tuneloom_gateway.registry import GrpcRegistry, Registry
-from tuneloom_gateway.routing import Routing
-from tuneloom_gateway.watch import NEXT_CHANGE, Watch
+from tuneloom_gateway.routing.follow import NEXT_CHANGE, Follow
+from tuneloom_gateway.routing.resolution import Routing
 
 
 class Clock:
@@ -52,7 +52,7 @@ async def routing(over: Registry, clock: Clock) -> AsyncIterator[Routing]:
 async def pauses(over: Registry, routing: Routing) -> AsyncIterator[asyncio.Queue[float]]:
     """Runs a watch whose waits between attempts end when the test takes them from the queue."""
     pauses: asyncio.Queue[float] = asyncio.Queue(maxsize=1)
-    watch = asyncio.create_task(Watch(over, routing, Metrics(), sleep=pauses.put).run())
+    watch = asyncio.create_task(Follow(over, routing, Metrics(), sleep=pauses.put).run())
     await pauses.put(0)  # the first wait will block until this is taken
     yield pauses
     watch.cancel()

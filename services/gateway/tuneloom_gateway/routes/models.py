@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from tuneloom_gateway.catalog import Catalog, ModelEntry
+from tuneloom_gateway.routing.catalog import Catalog, ModelEntry
 
 
 def add_model_routes(app: FastAPI, catalog: Catalog) -> None:

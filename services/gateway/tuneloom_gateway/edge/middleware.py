@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tuneloom_common import logging
 from tuneloom_common.errors import TuneloomError
+from tuneloom_gateway.edge.context import RequestContext, header
 from tuneloom_gateway.errors import ClientGone, translate
-from tuneloom_gateway.exchange import Exchange, header
 from tuneloom_gateway.metrics import Metrics
 
 CLIENT_GONE_STATUS = 499
@@ -32,38 +32,38 @@ class Edge:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        exchange = Exchange(_request_id(scope))
-        exchange.attach(scope)
-        logging.request_id.set(exchange.request_id)
+        context = RequestContext(_request_id(scope))
+        context.attach(scope)
+        logging.request_id.set(context.request_id)
         streaming = False
 
         async def reply(message: Message) -> None:
             nonlocal streaming
             if message["type"] == "http.response.start":
-                exchange.status = message["status"]
-                request_id = (b"x-request-id", exchange.request_id.encode())
-                message["headers"] = [*message.get("headers", ()), request_id, *exchange.headers]
+                context.status = message["status"]
+                request_id = (b"x-request-id", context.request_id.encode())
+                message["headers"] = [*message.get("headers", ()), request_id, *context.headers]
             elif not streaming and message.get("more_body"):
                 streaming = True
-                self._metrics.first_byte_seconds.labels(_route(scope, exchange)).observe(time.perf_counter() - began)
+                self._metrics.first_byte_seconds.labels(_route(scope, context)).observe(time.perf_counter() - began)
             await send(message)
 
         self._metrics.in_flight.inc()
         try:
             await self._app(scope, receive, reply)
         except ClientGone:
-            exchange.status = CLIENT_GONE_STATUS
+            context.status = CLIENT_GONE_STATUS
         except Exception as error:
-            await _answer(error, exchange, scope, reply)
+            await _answer(error, context, scope, reply)
         finally:
             self._metrics.in_flight.dec()
-            route = _route(scope, exchange)
-            self._metrics.requests.labels(route, exchange.model, str(exchange.status)).inc()
+            route = _route(scope, context)
+            self._metrics.requests.labels(route, context.model, str(context.status)).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
 
 
-async def _answer(error: Exception, exchange: Exchange, scope: Scope, reply: Send) -> None:
-    if exchange.status:
+async def _answer(error: Exception, context: RequestContext, scope: Scope, reply: Send) -> None:
+    if context.status:
         raise error  # too late for another answer: the server closes the connection
     answer = translate(error, scope)
     if isinstance(error, TuneloomError):
@@ -80,5 +80,5 @@ def _request_id(scope: Scope) -> str:
     return given.decode() if _REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(10)}"
 
 
-def _route(scope: Scope, exchange: Exchange) -> str:
-    return exchange.route or getattr(scope.get("route"), "path", "none")
+def _route(scope: Scope, context: RequestContext) -> str:
+    return context.route or getattr(scope.get("route"), "path", "none")

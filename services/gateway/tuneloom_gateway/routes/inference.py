@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from tuneloom_gateway.bodies import InferenceRequest
-from tuneloom_gateway.exchange import Exchange, header
-from tuneloom_gateway.limits import read_body
+from tuneloom_gateway.edge.context import RequestContext, header
+from tuneloom_gateway.inference.body import InferenceRequest, read_body
+from tuneloom_gateway.inference.disconnect import while_connected
+from tuneloom_gateway.inference.forward import Upstream
+from tuneloom_gateway.inference.relay import relay
 from tuneloom_gateway.metrics import Metrics
-from tuneloom_gateway.presence import while_present
-from tuneloom_gateway.relay import relay
-from tuneloom_gateway.routing import Routing
-from tuneloom_gateway.upstream import Upstream
+from tuneloom_gateway.routing.resolution import Routing
 
 _FORWARDED_HEADERS = (b"traceparent", b"tracestate")
 
@@ -56,17 +55,17 @@ class Inference:
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange.of(scope)
-        exchange.route = self._route.path
+        context = RequestContext.of(scope)
+        context.route = self._route.path
         raw = await read_body(scope, receive, at_most=self._max_body_bytes)
         request = InferenceRequest.parse(raw, required=self._route.required)
-        async with while_present(receive):
-            target = await self._routing.resolve(request.model)
-            exchange.served_by(target)
-            body = request.for_engine(target.engine_model)
-            headers = _headers(scope, exchange)
-            async with self._upstream.post(target, self._route.engine_path, body, headers) as response:
-                await relay(response, send, target=target, asked_for=request.model, metrics=self._metrics)
+        async with while_connected(receive):
+            served = await self._routing.resolve(request.model)
+            context.served_by(served)
+            body = request.for_engine(served.engine_model)
+            headers = _headers(scope, context)
+            async with self._upstream.post(served, self._route.engine_path, body, headers) as response:
+                await relay(response, send, served=served, asked_for=request.model, metrics=self._metrics)
 
 
 def inference_routes(routing: Routing, upstream: Upstream, metrics: Metrics, *, max_body_bytes: int) -> Iterator[Route]:
@@ -76,8 +75,8 @@ def inference_routes(routing: Routing, upstream: Upstream, metrics: Metrics, *, 
         yield Route(route.path, endpoint, methods=["POST"])
 
 
-def _headers(scope: Scope, exchange: Exchange) -> dict[str, str]:
-    headers = {"X-Request-Id": exchange.request_id}
+def _headers(scope: Scope, context: RequestContext) -> dict[str, str]:
+    headers = {"X-Request-Id": context.request_id}
     for name in _FORWARDED_HEADERS:
         if value := header(scope, name):
             headers[name.decode()] = value.decode("latin-1")

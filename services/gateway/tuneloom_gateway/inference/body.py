@@ -7,7 +7,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.types import Receive, Scope
+
 from tuneloom_common.errors import InvalidArgument
+from tuneloom_gateway.edge.context import header
+from tuneloom_gateway.errors import BodyTooLarge, ClientGone
 
 _MODEL_KEY = b'"model"'
 _MODEL_MEMBER = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"')
@@ -54,6 +58,26 @@ class InferenceRequest:
         return json.dumps({**self.parsed, "model": engine_model}).encode()
 
 
+async def read_body(scope: Scope, receive: Receive, *, at_most: int) -> bytes:
+    """The whole request body. Raises BodyTooLarge before holding more than `at_most` bytes."""
+    declared = header(scope, b"content-length")
+    if declared.isdigit() and int(declared) > at_most:
+        raise _too_large(f"is {int(declared):,} bytes", at_most)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > at_most:
+            raise _too_large(f"has more than {at_most:,} bytes", at_most)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
 def _parse_json(raw: bytes) -> Any:
     if not raw:
         raise InvalidArgument("the body is empty; send a JSON object", reason="INVALID_JSON")
@@ -71,3 +95,10 @@ def _parse_json(raw: bytes) -> Any:
 def _kind(value: Any) -> str:
     names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
     return names.get(type(value), "null")
+
+
+def _too_large(what: str, at_most: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"the request body {what}, the limit is {at_most:,}; send less, or raise "
+        "TUNELOOM_GATEWAY_MAX_BODY_BYTES at the gateway"
+    )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tuneloom_common.errors import Unauthenticated
-from tuneloom_gateway.exchange import header
+from tuneloom_gateway.edge.context import header
 from tuneloom_gateway.settings import is_loopback
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})

@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from tuneloom_common.errors import InvalidArgument, NotFound
-from tuneloom_gateway.names import public_names
 from tuneloom_gateway.registry import Registry
-from tuneloom_gateway.routing import Routing
-from tuneloom_gateway.targets import Target
+from tuneloom_gateway.routing.names import public_names
+from tuneloom_gateway.routing.resolution import Routing
+from tuneloom_gateway.routing.served import ServedVersion
 
 CONCURRENT_LOOK_UPS = 16
 
@@ -28,8 +28,8 @@ class ModelEntry:
     owned_by: str = "tuneloom"
 
     @classmethod
-    def of(cls, name: str, target: Target) -> ModelEntry:
-        return cls(name, target.created, target.version, target.kind, target.digest)
+    def of(cls, name: str, served: ServedVersion) -> ModelEntry:
+        return cls(name, served.created, served.version, served.kind, served.digest)
 
 
 class Catalog:

@@ -14,7 +14,7 @@ import structlog
 from tuneloom_common.errors import TuneloomError
 from tuneloom_gateway.metrics import Metrics
 from tuneloom_gateway.registry import Registry
-from tuneloom_gateway.routing import Routing
+from tuneloom_gateway.routing.resolution import Routing
 
 FIRST_RETRY_SECONDS = 0.2
 LAST_RETRY_SECONDS = 5.0
@@ -22,7 +22,7 @@ NEXT_CHANGE = -1
 log = structlog.get_logger()
 
 
-class Watch:
+class Follow:
     """A background task; `run` returns only by cancellation."""
 
     def __init__(

@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from tuneloom_client.single_flight import SingleFlight
 from tuneloom_common.errors import NotFound, Unavailable
 from tuneloom_gateway.errors import EngineTimeout, without_paths
-from tuneloom_gateway.sharing import SharedCalls
 
 
-class Replicas(Protocol):
+class Endpoints(Protocol):
     """Replica names are engine names of base or merged versions."""
 
     async def url(self, replica: str) -> str:
@@ -25,7 +25,7 @@ class Replicas(Protocol):
         """Ends what is under way."""
 
 
-class StaticReplicas:
+class StaticEndpoint:
     """One server for everything."""
 
     def __init__(self, url: str) -> None:
@@ -41,7 +41,7 @@ class StaticReplicas:
         pass
 
 
-class HostedReplicas:
+class HostedEndpoints:
     """Engines that an engine host starts when they are needed and stops when they are not."""
 
     def __init__(self, engine_host_url: str, session: aiohttp.ClientSession, *, start_timeout_seconds: float) -> None:
@@ -49,7 +49,7 @@ class HostedReplicas:
         self._session = session
         self._timeout = aiohttp.ClientTimeout(total=start_timeout_seconds)
         self._urls: dict[str, str] = {}
-        self._starts: SharedCalls[str] = SharedCalls()
+        self._starts: SingleFlight[str] = SingleFlight()
 
     async def url(self, replica: str) -> str:
         return self._urls.get(replica) or await self._starts.run(replica, partial(self._start, replica))

@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from tuneloom_common.errors import Unavailable
 from tuneloom_gateway.errors import EngineTimeout
 from tuneloom_gateway.metrics import Metrics
-from tuneloom_gateway.replicas import Replicas
-from tuneloom_gateway.targets import Target
+from tuneloom_gateway.routing.endpoints import Endpoints
+from tuneloom_gateway.routing.served import ServedVersion
 
 # vLLM closes idle connections after 5 s: the gateway must do so first, or a request runs into the closing.
 KEEP_ALIVE_SECONDS = 4
@@ -41,7 +41,7 @@ class Upstream:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        replicas: Replicas,
+        replicas: Endpoints,
         metrics: Metrics,
         *,
         engine_api_key: SecretStr | None,
@@ -55,38 +55,40 @@ class Upstream:
 
     @asynccontextmanager
     async def post(
-        self, target: Target, path: str, body: bytes, headers: Mapping[str, str]
+        self, served: ServedVersion, path: str, body: bytes, headers: Mapping[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The engine's response, its body unread. Leaving early closes the connection: the engine stops."""
-        response = await self._open(target, path, body, {**self._headers, **headers})
+        response = await self._open(served, path, body, {**self._headers, **headers})
         try:
-            with self.translated(target):
+            with self.translated(served):
                 yield response
         finally:
             response.close()  # of no effect once the body is read to its end
 
-    async def _open(self, target: Target, path: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        url = await self._replicas.url(target.replica)
+    async def _open(
+        self, served: ServedVersion, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        url = await self._replicas.url(served.replica)
         try:
-            with self.translated(target, besides=_LOST):
+            with self.translated(served, besides=_LOST):
                 response = await self._send(url + path, body, headers)
-            if response.status != 404 or not await self._has_moved(target, url, response):
+            if response.status != 404 or not await self._has_moved(served, url, response):
                 return response
         except _LOST as error:
             # Nothing was answered: the engine was restarted or evicted, or closed an idle connection.
-            log.info("engine connection lost, trying once more", replica=target.replica, error=repr(error))
+            log.info("engine connection lost, trying once more", replica=served.replica, error=repr(error))
             self._metrics.upstream_errors.labels("lost").inc()
-            self._replicas.forget(target.replica, url)
-        url = await self._replicas.url(target.replica)
-        with self.translated(target):
+            self._replicas.forget(served.replica, url)
+        url = await self._replicas.url(served.replica)
+        with self.translated(served):
             return await self._send(url + path, body, headers)
 
-    async def _has_moved(self, target: Target, url: str, response: aiohttp.ClientResponse) -> bool:
+    async def _has_moved(self, served: ServedVersion, url: str, response: aiohttp.ClientResponse) -> bool:
         """Whether an engine that does not know the model is another one, which got the port of an evicted one."""
-        with self.translated(target):
+        with self.translated(served):
             await response.read()
-        self._replicas.forget(target.replica, url)
-        return await self._replicas.url(target.replica) != url
+        self._replicas.forget(served.replica, url)
+        return await self._replicas.url(served.replica) != url
 
     async def _send(self, url: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         # aiohttp writes a stream piece by piece, bytes in one go that would hold up the other requests.
@@ -94,7 +96,7 @@ class Upstream:
         return await self._session.post(url, data=data, headers=headers, allow_redirects=False)
 
     @contextmanager
-    def translated(self, target: Target, *, besides: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    def translated(self, served: ServedVersion, *, besides: tuple[type[Exception], ...] = ()) -> Iterator[None]:
         """Engine failures without the engine's address, which is no caller's business."""
         try:
             yield
@@ -103,14 +105,14 @@ class Upstream:
         except TimeoutError:
             self._metrics.upstream_errors.labels("timeout").inc()
             raise EngineTimeout(
-                f"the engine for {target.model} did not answer in time; try again, with fewer tokens if this "
+                f"the engine for {served.model} did not answer in time; try again, with fewer tokens if this "
                 "repeats, or raise TUNELOOM_GATEWAY_ENGINE_READ_TIMEOUT_SECONDS"
             ) from None
         except aiohttp.ClientError as error:
             self._metrics.upstream_errors.labels("lost").inc()
-            log.warning("engine failed", replica=target.replica, error=repr(error))
+            log.warning("engine failed", replica=served.replica, error=repr(error))
             raise Unavailable(
-                f"the engine for {target.model} does not answer; it may be starting: try again in a "
+                f"the engine for {served.model} does not answer; it may be starting: try again in a "
                 "minute, and see GET /readyz",
                 reason="ENGINE_UNAVAILABLE",
             ) from None

@@ -19,7 +19,7 @@ _NOT_SERVED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ServedVersion:
     """A served version. `replica` names the engine, `engine_model` the model within it."""
 
     model: str
@@ -38,7 +38,7 @@ class Target:
         ]
 
 
-def target_of(version: pb.Version) -> Target:
+def served_version(version: pb.Version) -> ServedVersion:
     """How to serve a version. Raises InvalidArgument for kinds that cannot be served."""
     kind = _KINDS.get(version.kind)
     if kind is None:
@@ -52,7 +52,7 @@ def target_of(version: pb.Version) -> Target:
     if hashlib.sha256(version.manifest_json.encode()).hexdigest() != version.digest:
         raise DataLoss(f"{version.name}: the manifest does not match its digest; the registry's data is damaged")
     replica = version.engine_name if kind.full_weights else _base_of(version)
-    return Target(
+    return ServedVersion(
         model=VersionName.parse(version.name).id,
         version=version.name,
         digest=version.digest,

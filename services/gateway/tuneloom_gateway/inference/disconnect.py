@@ -12,7 +12,7 @@ from tuneloom_gateway.errors import ClientGone
 
 
 @asynccontextmanager
-async def while_present(receive: Receive) -> AsyncIterator[None]:
+async def while_connected(receive: Receive) -> AsyncIterator[None]:
     """Cancels the block and raises ClientGone when the client disconnects. The body must have been read."""
     block = asyncio.current_task()
     assert block is not None  # noqa: S101 - always so in a coroutine

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from tuneloom_client.single_flight import SingleFlight
 from tuneloom_common.errors import InvalidArgument, NotFound
-from tuneloom_gateway.names import unknown_model
 from tuneloom_gateway.registry import Registry
-from tuneloom_gateway.sharing import SharedCalls
-from tuneloom_gateway.targets import Target, target_of
+from tuneloom_gateway.routing.names import unknown_model
+from tuneloom_gateway.routing.served import ServedVersion, served_version
 
 MAX_ENTRIES = 10_000
 _NAME = re.compile(r"[!-~]{1,200}")
@@ -20,7 +20,7 @@ _NAME = re.compile(r"[!-~]{1,200}")
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    target: Target
+    served: ServedVersion
     immutable: bool
     time: float
 
@@ -37,16 +37,16 @@ class Routing:
         self._stale_seconds = stale_seconds
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
-        self._look_ups: SharedCalls[Target] = SharedCalls()
+        self._look_ups: SingleFlight[ServedVersion] = SingleFlight()
         self._generation = 0
         self._live = False
         self._lost_at = -math.inf
 
-    async def resolve(self, reference: str) -> Target:
-        """The target of a public model name. Raises NotFound with the nearest names."""
+    async def resolve(self, reference: str) -> ServedVersion:
+        """The served of a public model name. Raises NotFound with the nearest names."""
         entry = self._entries.get(reference)
         if entry is not None and self._is_true(entry):
-            return entry.target
+            return entry.served
         return await self._look_ups.run(reference, partial(self._look_up, reference))
 
     def live(self) -> None:
@@ -64,7 +64,7 @@ class Routing:
     def changed(self, model: str) -> None:
         """Something about this model ("models/{model}") is different."""
         model_id = model.removeprefix("models/")
-        outdated = [name for name, entry in self._entries.items() if entry.target.model == model_id]
+        outdated = [name for name, entry in self._entries.items() if entry.served.model == model_id]
         for name in outdated:
             del self._entries[name]
         self._outdate()
@@ -82,7 +82,7 @@ class Routing:
             return True
         return self._clock() - max(entry.time, self._lost_at) < self._stale_seconds
 
-    async def _look_up(self, reference: str) -> Target:
+    async def _look_up(self, reference: str) -> ServedVersion:
         if not _NAME.fullmatch(reference):
             raise await unknown_model(self._registry, reference[:200], "names are 1-200 printable characters")
         generation, asked_at = self._generation, self._clock()
@@ -90,12 +90,12 @@ class Routing:
             version = await self._registry.resolve(reference)
         except (NotFound, InvalidArgument) as error:
             raise await unknown_model(self._registry, reference, error.message) from None
-        target = target_of(version)
+        served = served_version(version)
         if generation == self._generation:
             if len(self._entries) >= MAX_ENTRIES:
                 self._entries.clear()
-            self._entries[reference] = _Entry(target, _is_immutable(reference), asked_at)
-        return target
+            self._entries[reference] = _Entry(served, _is_immutable(reference), asked_at)
+        return served
 
 
 def _is_immutable(reference: str) -> bool:

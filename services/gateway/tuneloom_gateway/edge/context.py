@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
-from tuneloom_gateway.targets import Target
+from tuneloom_gateway.routing.served import ServedVersion
 
-_KEY = "tuneloom.exchange"
+_KEY = "tuneloom.context"
 
 
 @dataclass(slots=True)
-class Exchange:
+class RequestContext:
     """`headers` go onto the answer, whatever it will be. `status` is 0 until the answer starts.
 
     `route` and `model` are for the metrics; plain ASGI routes set `route` themselves.
@@ -25,17 +25,17 @@ class Exchange:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, scope: Scope) -> Exchange:
-        exchange: Exchange = scope[_KEY]
-        return exchange
+    def of(cls, scope: Scope) -> RequestContext:
+        context: RequestContext = scope[_KEY]
+        return context
 
     def attach(self, scope: Scope) -> None:
         scope[_KEY] = self
 
-    def served_by(self, target: Target) -> None:
+    def served_by(self, served: ServedVersion) -> None:
         """From here on the answer names the version that gives it, errors included."""
-        self.model = target.model
-        self.headers += target.headers
+        self.model = served.model
+        self.headers += served.headers
 
 
 def header(scope: Scope, name: bytes) -> bytes:

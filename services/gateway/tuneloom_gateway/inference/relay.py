@@ -12,7 +12,7 @@ from starlette.types import Send
 from tuneloom_common.errors import Unavailable
 from tuneloom_gateway.errors import Answer, answer, encode, without_paths
 from tuneloom_gateway.metrics import USAGE_TAIL_BYTES, Metrics
-from tuneloom_gateway.targets import Target
+from tuneloom_gateway.routing.served import ServedVersion
 
 EVENT_STREAM = "text/event-stream"
 _FIELDS = ("type", "param", "code")
@@ -25,22 +25,22 @@ log = structlog.get_logger()
 
 
 async def relay(
-    response: aiohttp.ClientResponse, send: Send, *, target: Target, asked_for: str, metrics: Metrics
+    response: aiohttp.ClientResponse, send: Send, *, served: ServedVersion, asked_for: str, metrics: Metrics
 ) -> None:
     """Sends on what the engine says. `asked_for` is the model's name in the client's words."""
     if response.status >= 300:
-        await _relay_error(response, send, target=target, asked_for=asked_for, metrics=metrics)
+        await _relay_error(response, send, served=served, asked_for=asked_for, metrics=metrics)
     elif response.content_length is not None:
         body = await response.read()
         await _start(send, response, [(b"content-length", b"%d" % len(body))])
         await send({"type": "http.response.body", "body": body})
-        metrics.count_tokens(target.model, body)
+        metrics.count_tokens(served.model, body)
     elif response.content_type == EVENT_STREAM:
         await _start(send, response, _STREAM_HEADERS)
-        await _relay_events(response, send, target=target, metrics=metrics)
+        await _relay_events(response, send, served=served, metrics=metrics)
     else:
         await _start(send, response, [])
-        metrics.count_tokens(target.model, await _relay_chunks(response, send))
+        metrics.count_tokens(served.model, await _relay_chunks(response, send))
         await send({"type": "http.response.body", "body": b""})
 
 
@@ -66,21 +66,23 @@ async def _relay_chunks(response: aiohttp.ClientResponse, send: Send) -> bytes:
     return tail
 
 
-async def _relay_events(response: aiohttp.ClientResponse, send: Send, *, target: Target, metrics: Metrics) -> None:
+async def _relay_events(
+    response: aiohttp.ClientResponse, send: Send, *, served: ServedVersion, metrics: Metrics
+) -> None:
     last = b""
     try:
-        metrics.count_tokens(target.model, await _relay_chunks(response, send))
+        metrics.count_tokens(served.model, await _relay_chunks(response, send))
     except (aiohttp.ClientError, TimeoutError) as error:
         # The status line is long gone; OpenAI clients raise an error for an event like this one.
-        log.warning("engine broke off a stream", replica=target.replica, error=repr(error))
+        log.warning("engine broke off a stream", replica=served.replica, error=repr(error))
         metrics.upstream_errors.labels("broken").inc()
-        text = f"the engine for {target.model} broke off its answer; what came so far is incomplete, try again"
+        text = f"the engine for {served.model} broke off its answer; what came so far is incomplete, try again"
         last = b"\n\ndata: " + encode(text, kind="server_error", code="engine_broke_off") + b"\n\n"
     await send({"type": "http.response.body", "body": last})
 
 
 async def _relay_error(
-    response: aiohttp.ClientResponse, send: Send, *, target: Target, asked_for: str, metrics: Metrics
+    response: aiohttp.ClientResponse, send: Send, *, served: ServedVersion, asked_for: str, metrics: Metrics
 ) -> None:
     status, body = response.status, await response.read()
     if status >= 500:
@@ -88,8 +90,8 @@ async def _relay_error(
     if status >= 500 or status in _GATEWAY_AT_FAULT:
         log.warning("engine error", status=status, body=body[:2000].decode(errors="replace"))
     if status in _GATEWAY_AT_FAULT:
-        raise Unavailable(f"the engine for {target.model} {_GATEWAY_AT_FAULT[status]}", reason="ENGINE_MISCONFIGURED")
-    shaped = _shaped(status, body, hidden=(target.engine_model, target.replica), shown=asked_for)
+        raise Unavailable(f"the engine for {served.model} {_GATEWAY_AT_FAULT[status]}", reason="ENGINE_MISCONFIGURED")
+    shaped = _shaped(status, body, hidden=(served.engine_model, served.replica), shown=asked_for)
     headers = list(shaped.headers)
     retry_after = response.headers.get("Retry-After", "")
     if retry_after.isdigit():

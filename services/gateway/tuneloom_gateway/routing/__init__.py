@@ -1,0 +1,1 @@
+"""Public model names to engines."""
