@@ -14,7 +14,6 @@ from tuneloom_engine.artifacts import Artifacts
 from tuneloom_engine.channel import serving_adapters
 from tuneloom_engine.edge import Door, guarded
 from tuneloom_engine.host import Host
-from tuneloom_engine.registry import GrpcRegistry
 from tuneloom_engine.settings import HostSettings
 from tuneloom_engine.sockets import SocketDirectory
 from tuneloom_engine.sources import open_cache, open_registry
@@ -36,11 +35,11 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
     )
 
     async def hosting(app: web.Application) -> AsyncIterator[None]:
-        channel, cache = open_registry(settings), open_cache(settings)
-        artifacts = Artifacts(GrpcRegistry(channel), cache)
+        registry, cache = open_registry(settings), open_cache(settings)
+        artifacts = Artifacts(registry, cache)
         adapters = Adapters(artifacts, max_lora_rank=settings.max_lora_rank)
         with SocketDirectory.create(settings.socket_dir) as sockets:
-            async with channel, aiohttp.ClientSession() as session, serving_adapters(adapters, sockets.adapters):
+            async with registry, aiohttp.ClientSession() as session, serving_adapters(adapters, sockets.adapters):
                 host = app[HOST] = Host(settings, artifacts, cache, session, sockets, clock=clock)
                 running = asyncio.create_task(host.run())
                 yield

@@ -6,12 +6,11 @@ the manifest, the manifest fixes every byte.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from tuneloom.registry.v1.versions_pb2 import Version
+from tuneloom_client.versions import Version
 from tuneloom_common.errors import DataLoss, FailedPrecondition
 from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import FileEntry, Manifest
@@ -50,7 +49,7 @@ class Artifact:
 class Registry(Protocol):
     """Raises NotFound for an unknown name, Unavailable when the registry is at fault."""
 
-    async def resolve(self, name: str) -> Version:
+    async def resolve(self, reference: str) -> Version:
         """The version of this engine name."""
 
 
@@ -65,13 +64,12 @@ class Artifacts:
         """Raises InvalidArgument or NotFound for the name, DataLoss when the answer does not match it."""
         wanted = EngineName.parse(name)
         version = await self._registry.resolve(name)
-        digest = hashlib.sha256(version.manifest_json.encode()).hexdigest()
-        if digest != version.digest or not digest.startswith(wanted.digest12):
+        if not version.digest.startswith(wanted.digest12):
             raise DataLoss(
-                f"the registry's manifest of {name} has digest {digest[:16]}…, which does not match the name; "
+                f"the registry's manifest of {name} has digest {version.digest[:16]}…, which does not match the name; "
                 "check the registry's database"
             )
-        return Artifact(name, digest, Manifest.parse(version.manifest_json))
+        return Artifact(name, version.digest, version.manifest)
 
     async def fetch(self, artifact: Artifact, *, holder: str) -> Path:
         """The directory that holds the artifact's served files, for the engine called `holder`."""

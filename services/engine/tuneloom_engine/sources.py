@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import grpc.aio
-
+from tuneloom_client.registry import RegistryClient
 from tuneloom_common.blob_cache import BlobCache
-from tuneloom_common.grpc import open_channel
 from tuneloom_common.objects import ObjectStore
 from tuneloom_engine.adapters import Adapters
 from tuneloom_engine.artifacts import Artifacts
 from tuneloom_engine.cache import VersionCache
-from tuneloom_engine.registry import GrpcRegistry
 from tuneloom_engine.settings import ResolverSettings
 
+REGISTRY_TIMEOUT_SECONDS = 10
 
-def open_registry(settings: ResolverSettings) -> grpc.aio.Channel:
+
+def open_registry(settings: ResolverSettings) -> RegistryClient:
     """To be called inside the event loop."""
-    token = settings.registry_token.get_secret_value() if settings.registry_token else None
-    return open_channel(settings.registry_address, token=token)
+    return RegistryClient.at(
+        settings.registry_address,
+        token=settings.registry_token.get_secret_value() if settings.registry_token else None,
+        token_setting="TUNELOOM_ENGINE_REGISTRY_TOKEN",  # noqa: S106 - its name
+        timeout_seconds=REGISTRY_TIMEOUT_SECONDS,
+    )
 
 
 def open_cache(settings: ResolverSettings) -> VersionCache:
@@ -31,5 +34,5 @@ def open_cache(settings: ResolverSettings) -> VersionCache:
 
 def open_adapters(settings: ResolverSettings) -> Adapters:
     """For an engine that asks the registry itself."""
-    artifacts = Artifacts(GrpcRegistry(open_registry(settings)), open_cache(settings))
+    artifacts = Artifacts(open_registry(settings), open_cache(settings))
     return Adapters(artifacts, max_lora_rank=settings.max_lora_rank)

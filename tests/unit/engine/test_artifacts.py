@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.engine.fakes import FakeRegistry
+from tuneloom_client.versions import Version
 from tuneloom_common.blob_cache import BlobCache
 from tuneloom_common.errors import FailedPrecondition, NotFound, Unavailable
 from tuneloom_common.manifests import FileEntry
@@ -42,8 +43,8 @@ class Shelf:
     store: CountingStore
     cache: VersionCache
 
-    async def resolve(self, name: str) -> Any:
-        return self.registry.versions[name]
+    async def resolve(self, reference: str) -> Version:
+        return Version.of(self.registry.versions[reference])
 
     @property
     def artifacts(self) -> Artifacts:
