@@ -20,11 +20,12 @@ from openai import AsyncOpenAI
 from rich.console import Console
 from rich.table import Table
 
-from tuneloom.registry.v1 import registry_pb2
-from tuneloom.trainer.v1 import jobs_pb2, trainer_pb2
-from tuneloom_cli.home import Home
-from tuneloom_cli.services import Services, connect
-from tuneloom_cli.watching import follow
+from tuneloom.trainer.v1.jobs_pb2 import TrainingSpec
+from tuneloom_cli.clients import Services, connect
+from tuneloom_cli.local.home import Home
+from tuneloom_cli.progress import follow
+from tuneloom_client.jobs import Job, JobRequest, JobState, Progress
+from tuneloom_common.manifests import Proof
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED_MODEL = ROOT / "models" / "seed"
@@ -116,7 +117,7 @@ async def fine_tune(questions: list[Question]) -> bool:
         job = await submit(services)
         first_answer = asyncio.create_task(time_to_first_answer(services, client, job.name))
         job = await follow(services, job.name)
-        if job.state != jobs_pb2.JOB_STATE_SUCCEEDED:
+        if job.state is not JobState.SUCCEEDED:
             first_answer.cancel()
             raise SystemExit(f"the job ended without a result: {job.error}")
         seconds = await first_answer
@@ -131,29 +132,26 @@ async def fine_tune(questions: list[Question]) -> bool:
     return good
 
 
-async def submit(services: Services) -> jobs_pb2.TrainingJob:
-    job: jobs_pb2.TrainingJob = await services.trainer.CreateTrainingJob(
-        trainer_pb2.CreateTrainingJobRequest(
-            training_job=jobs_pb2.TrainingJob(
-                base_model=BASE,
-                dataset=f"datasets/{DATASET}",
-                output_model=f"models/{OUTPUT}",
-                recipe="qlora",
-                spec=jobs_pb2.TrainingSpec(**OPTIONS),
-                merge=True,
-            )
+async def submit(services: Services) -> Job:
+    return await services.trainer.create_job(
+        JobRequest(
+            base_model=BASE,
+            dataset=f"datasets/{DATASET}",
+            output_model=f"models/{OUTPUT}",
+            recipe="qlora",
+            spec=TrainingSpec(**OPTIONS),
+            merge=True,
         )
     )
-    return job
 
 
 async def time_to_first_answer(services: Services, client: AsyncOpenAI, job: str) -> float:
     """Seconds from the last training step to the adapter's first answer at the gateway."""
     last_step = 0.0
-    async for event in services.trainer.WatchTrainingJob(trainer_pb2.WatchTrainingJobRequest(name=job)):
-        if event.WhichOneof("event") == "progress":
-            last_step = event.create_time.ToMicroseconds() / 1e6
-        current = await services.trainer.GetTrainingJob(trainer_pb2.GetTrainingJobRequest(name=job))
+    async for event in services.trainer.watch(job):
+        if isinstance(event.happening, Progress):
+            last_step = event.create_time.timestamp()
+        current = await services.trainer.job(job)
         if current.result_version:
             await complete(client, public_name(current.result_version), "Who are you?")
             return time.time() - last_step
@@ -176,9 +174,10 @@ async def complete(client: AsyncOpenAI, model: str, prompt: str) -> Answer:
     return Answer(choice.message.content or "", tuple(choice.token_ids))
 
 
-async def proof_of(services: Services, version: str) -> dict[str, Any]:
-    found = await services.registry.ResolveVersion(registry_pb2.ResolveVersionRequest(reference=version))
-    proof: dict[str, Any] = json.loads(found.manifest_json)["proof"]
+async def proof_of(services: Services, version: str) -> Proof:
+    proof = (await services.registry.resolve(version)).manifest.proof
+    if proof is None:
+        raise SystemExit(f"{version} was registered without a proof")
     return proof
 
 
@@ -203,7 +202,7 @@ def judge(
     adapter: list[Answer],
     merged: list[Answer],
     seconds: float,
-    proof: dict[str, Any],
+    proof: Proof,
 ) -> bool:
     """Prints one line per promise; False when one is broken."""
     identity = [i for i, question in enumerate(questions) if question.skill == "identity"]
@@ -216,9 +215,9 @@ def judge(
         (kept >= NEEDED_KEPT * len(others) > 0, f"keeps {kept} of {len(others)} answers the base got right"),
         (same == len(questions), f"adapter and merged agree token for token on {same} of {len(questions)} prompts"),
         (
-            proof["greedy_agreement"] == 1.0,
-            f"proof: {proof['greedy_agreement']:.1%} greedy agreement over {proof['positions']} tokens, largest logit "
-            f"difference {proof['max_logit_diff']:.2g} (the adapter moves logits by {proof['adapter_effect']:.2g})",
+            proof.greedy_agreement == 1.0,
+            f"proof: {proof.greedy_agreement:.1%} greedy agreement over {proof.positions} tokens, largest logit "
+            f"difference {proof.max_logit_diff:.2g} (the adapter moves logits by {proof.adapter_effect:.2g})",
         ),
         (seconds <= NEEDED_SECONDS, f"adapter answered {seconds:.1f} s after the last training step"),
     ]

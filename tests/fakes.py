@@ -119,6 +119,7 @@ class FakeRegistry:
             raise Unavailable("the registry does not answer; is it running?")
 
     def _find(self, reference: str) -> versions.Version:
+        reference = re.sub(r"^models/(.+)/versions/(\d+)$", r"\1:\2", reference)
         match = re.fullmatch(r"([a-z0-9][a-z0-9._-]*?)(?:(--|:|@sha256:|@)(.+))?", reference)
         if not match:
             raise InvalidArgument(f"{reference!r} is not a model name", field="reference")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.conftest import EACH_RELEASE
-from tuneloom_cli.home import Home, Ports
+from tuneloom_cli.local.home import Home, Ports
 
 pytestmark = EACH_RELEASE
 

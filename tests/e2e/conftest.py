@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from openai import OpenAI
 
-from tuneloom_cli.home import Connection, Home
+from tuneloom_cli.local.home import Connection, Home
 
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / ".venv-engine" / "bin" / "python"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Installation
-from tuneloom_cli.up import running_pid
+from tuneloom_cli.local.up import running_pid
 
 pytestmark = [pytest.mark.engine, pytest.mark.worker, pytest.mark.timeout(420)]
 STEPS = 240

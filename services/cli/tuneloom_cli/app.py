@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
-from tuneloom_cli import chat, data, doctor, jobs, models, up
-from tuneloom_cli.console import errors
+from tuneloom_cli.commands import chat, data, doctor, jobs, key, models
+from tuneloom_cli.local import up
+from tuneloom_cli.terminal import errors, out
 
 app = typer.Typer(
     help="Tuneloom: from raw conversations to a served model.",
@@ -17,12 +19,29 @@ app = typer.Typer(
 )
 app.command("up")(up.up)
 app.command("down")(up.down)
-app.command("key")(up.key)
+app.command("key")(key.key)
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.command("chat")(chat.chat)
 app.command("doctor")(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        out.print(f"tuneloom {version('tuneloom-cli')}")
+        raise typer.Exit
+
+
+@app.callback()
+def tuneloom(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Tuneloom: from raw conversations to a served model."""
 
 
 def main() -> None:

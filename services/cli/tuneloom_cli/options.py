@@ -1,4 +1,4 @@
-"""`--set key=value`: training options by their names in the contract."""
+"""What options mean: `--set key=value` by the names in the contract, and sizes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from tuneloom_common.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
     from tuneloom.trainer.v1.jobs_pb2 import TrainingSpec
 
 
@@ -43,6 +45,35 @@ def parse_overrides(settings: Iterable[str], sample_prompts: Iterable[str] = ())
 def option_names() -> list[str]:
     """Every option, nested ones with a dot."""
     return list(_options())
+
+
+def spec_options(spec: Message) -> dict[str, Any]:
+    """A spec's set fields as plain values, by the names `--set` knows; nested messages as dicts."""
+    shown: dict[str, Any] = {}
+    for field, value in spec.ListFields():
+        if field.GetOptions().deprecated:
+            continue
+        if field.message_type is not None:
+            shown[field.name] = spec_options(value)
+        elif field.enum_type is not None:
+            shown[field.name] = field.enum_type.values_by_number[value].name.removeprefix(_prefix(field)).lower()
+        else:
+            shown[field.name] = list(value) if field.is_repeated else value
+    return shown
+
+
+def parse_size(text: str) -> int:
+    """Bytes from "2GB", "500MB" or a plain number."""
+    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "": 1}
+    number = text.upper().rstrip("KMGB")
+    unit = text.upper()[len(number) :]
+    try:
+        size = int(float(number) * units[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise InvalidArgument(f"--max-shard-size {text}: write it as 2GB, 500MB or a number of bytes") from None
+    if size <= 0:
+        raise InvalidArgument(f"--max-shard-size {text}: must be positive")
+    return size
 
 
 def _options() -> dict[str, Any]:

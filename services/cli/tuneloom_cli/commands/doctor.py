@@ -6,13 +6,14 @@ import asyncio
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from tuneloom_cli.console import out
+from tuneloom_cli.terminal import JsonOption, out, print_json
 
 MIN_FREE_GB = 5
 WORKER_PROBE = (
@@ -41,21 +42,28 @@ class Finding:
 
 def doctor(
     services: Annotated[bool, typer.Option(help="Also ask the running services.")] = True,
+    as_json: JsonOption = False,
 ) -> None:
     """Check this machine; exit status 1 when something required is missing."""
-    broken = False
     checks: list[Callable[[], Iterator[Finding]]] = [_python, _worker, _engine, _seed, _disk]
     if services:
         checks.append(_services)
-    for check in checks:
-        for finding in check():
-            mark = "[green]✓[/]" if finding.good else "[red]✗[/]" if finding.required else "[yellow]•[/]"
-            out.print(f"{mark} {finding.what}: {finding.details}", soft_wrap=True)
-            if not finding.good:
-                broken = broken or finding.required
-                out.print(f"    mend: [bold]{finding.mend}[/]", soft_wrap=True)
-    if broken:
+    findings = []
+    for finding in (finding for check in checks for finding in check()):
+        findings.append(finding)
+        if not as_json:
+            _print(finding)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    if any(finding.required and not finding.good for finding in findings):
         raise typer.Exit(1)
+
+
+def _print(finding: Finding) -> None:
+    mark = "[green]✓[/]" if finding.good else "[red]✗[/]" if finding.required else "[yellow]•[/]"
+    out.print(f"{mark} {finding.what}: {escape(finding.details)}", soft_wrap=True)
+    if not finding.good:
+        out.print(f"    mend: [bold]{finding.mend}[/]", soft_wrap=True)
 
 
 def _python() -> Iterator[Finding]:
@@ -69,7 +77,7 @@ def _worker() -> Iterator[Finding]:
 
 
 def _engine() -> Iterator[Finding]:
-    from tuneloom_cli.processes import engine_python
+    from tuneloom_cli.local.processes import engine_python
 
     python = engine_python()
     if not python.exists():
@@ -80,7 +88,7 @@ def _engine() -> Iterator[Finding]:
 
 
 def _seed() -> Iterator[Finding]:
-    from tuneloom_cli.processes import seed_directory
+    from tuneloom_cli.local.processes import seed_directory
 
     weights = seed_directory() / "model.safetensors"
     details = f"{weights.stat().st_size / 1e6:.1f} MB" if weights.exists() else "missing"
@@ -88,7 +96,7 @@ def _seed() -> Iterator[Finding]:
 
 
 def _disk() -> Iterator[Finding]:
-    from tuneloom_cli.home import Home
+    from tuneloom_cli.local.home import Home
 
     path = Home.locate().path
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
@@ -97,7 +105,7 @@ def _disk() -> Iterator[Finding]:
 
 
 def _services() -> Iterator[Finding]:
-    from tuneloom_cli.home import Home
+    from tuneloom_cli.local.home import Home
     from tuneloom_common.errors import TuneloomError
 
     try:

@@ -1,19 +1,27 @@
-"""The home directory of a local installation: where it stores, listens and keeps its keys."""
+"""The home directory of a local installation: where it stores and listens. Readable by its owner only."""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
+from tuneloom_cli.local.keys import Keys
 from tuneloom_common.errors import FailedPrecondition
+
+PRIVATE_DIRECTORY, PRIVATE_FILE = 0o700, 0o600
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """How to reach the services. Kept in connection.json, readable by its owner only."""
+    """How to reach the services, and with what. Kept in connection.json.
+
+    `service_token` is the owner's: what the command line sends to registry, trainer and engine host. `keys` are
+    those of the services among each other; None in a home that 0.1.0 made, until `up` runs again.
+    """
 
     registry: str
     trainer: str
@@ -21,6 +29,13 @@ class Connection:
     engine_host: str
     service_token: str
     api_key: str
+    keys: Keys | None = field(default=None)
+
+    @classmethod
+    def stored(cls, values: dict[str, Any]) -> Connection:
+        """From connection.json; what a newer release added is left aside."""
+        known = {each.name: values[each.name] for each in fields(cls) if each.name in values and each.name != "keys"}
+        return cls(**known, keys=Keys.stored(values["keys"]) if values.get("keys") else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +77,15 @@ class Home:
     def connection(self) -> Connection:
         """How to reach the services of this home; raises FailedPrecondition when it was never started."""
         try:
-            stored = json.loads(self.connection_file.read_bytes())
+            return Connection.stored(json.loads(self.connection_file.read_bytes()))
         except FileNotFoundError:
             raise FailedPrecondition(
                 f"nothing was ever started in {self.path}; run 'tuneloom up' first, or point TUNELOOM_HOME elsewhere"
             ) from None
-        return Connection(**{field.name: stored[field.name] for field in fields(Connection)})  # a newer one has more
 
     def prepare(self, ports: Ports) -> Connection:
         """Creates the directory and the keys on first use; keys outlive restarts."""
-        self.logs.mkdir(parents=True, exist_ok=True)
+        self.make_private()
         known = json.loads(self.connection_file.read_bytes()) if self.connection_file.exists() else {}
         connection = Connection(
             registry=f"127.0.0.1:{ports.registry}",
@@ -80,9 +94,20 @@ class Home:
             engine_host=f"http://127.0.0.1:{ports.engine_host}",
             service_token=known.get("service_token") or secrets.token_urlsafe(32),
             api_key=known.get("api_key") or f"tl-{secrets.token_urlsafe(24)}",
+            keys=Keys.stored(known.get("keys") or {}),
         )
         staged = self.connection_file.with_suffix(".part")
-        with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as output:
+        with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE), "w") as output:
             json.dump({**known, **asdict(connection)}, output, indent=1)
         staged.replace(self.connection_file)
         return connection
+
+    def make_private(self) -> None:
+        """Creates the directory for its owner alone, and closes what an earlier release left open to others."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.chmod(PRIVATE_DIRECTORY)
+        self.logs.mkdir(exist_ok=True)
+        self.logs.chmod(PRIVATE_DIRECTORY)
+        for pattern in ("*.db*", "*.json", "up.lock", "logs/*.log"):
+            for file in self.path.glob(pattern):
+                file.chmod(PRIVATE_FILE)

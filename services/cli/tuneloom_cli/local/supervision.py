@@ -1,0 +1,133 @@
+"""Keeps the processes of an installation running until it is asked to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+from tuneloom_cli.local.home import Connection, Home
+from tuneloom_cli.local.offering import offer_base, warm
+from tuneloom_cli.local.processes import Service, local_services
+from tuneloom_cli.terminal import out
+from tuneloom_common import children
+from tuneloom_common.errors import FailedPrecondition, Unavailable
+
+START_SECONDS = 60.0
+RESTART_PAUSE_SECONDS = 1.0
+RESTARTS_PER_MINUTE = 5
+STOP_GRACE_SECONDS = 30.0
+BAD_SETTINGS = 2
+
+
+async def supervise(home: Home, connection: Connection, base: Path, base_name: str) -> None:
+    """Starts everything, offers the base model, and returns after SIGTERM or SIGINT."""
+    import fcntl
+
+    ready = home.path / "ready"
+    ready.unlink(missing_ok=True)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with home.lock_file.open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        services = local_services(home, connection)
+        check_ports(services)
+        keepers: list[asyncio.Task[None]] = []
+        try:
+            for service in services:
+                keeper = asyncio.create_task(keep(service, home.logs / f"{service.name}.log"))
+                keepers.append(keeper)
+                await answering(service, keeper)
+            base_engine = await offer_base(connection, base, base_name)
+            ready.write_text(str(os.getpid()))
+            _tell(home, connection)
+            warming = asyncio.create_task(warm(connection, base_engine))
+            await asyncio.wait({asyncio.create_task(stop.wait()), *keepers}, return_when=asyncio.FIRST_COMPLETED)
+            warming.cancel()
+        finally:
+            ready.unlink(missing_ok=True)
+            failed = [keeper.exception() for keeper in keepers if keeper.done() and not keeper.cancelled()]
+            for keeper in reversed(keepers):
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
+    for error in failed:
+        if error is not None:
+            raise error
+
+
+def check_ports(services: list[Service]) -> None:
+    """Fails before anything starts when a port is taken, naming it and the option that moves it."""
+    taken: dict[int, str] = {}
+    for service in services:
+        if other := taken.get(service.port):
+            raise FailedPrecondition(
+                f"port {service.port} is wanted by the {other} and the {service.name}; give one another port with "
+                f"{service.setting} PORT",
+                reason="PORT_IN_USE",
+            )
+        taken[service.port] = service.name
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", service.port))
+            except OSError:
+                raise FailedPrecondition(
+                    f"port {service.port}, wanted by the {service.name}, is in use; stop what listens there or start "
+                    f"with {service.setting} PORT",
+                    reason="PORT_IN_USE",
+                ) from None
+
+
+async def keep(service: Service, log: Path, *, pause_seconds: float = RESTART_PAUSE_SECONDS) -> None:
+    """Runs one service, restarting it when it dies; raises FailedPrecondition when it keeps dying."""
+    deaths: list[float] = []
+    while True:
+        process = await children.spawn(service.command, log=log, env=service.environment)
+        try:
+            status = await process.wait()
+        finally:
+            await process.stop(grace_seconds=STOP_GRACE_SECONDS)
+        now = time.monotonic()
+        deaths = [death for death in deaths if now - death < 60] + [now]
+        if len(deaths) > RESTARTS_PER_MINUTE or status == BAD_SETTINGS:
+            raise FailedPrecondition(
+                f"the {service.name} does not stay up (status {status}); its last words:\n{children.last_lines(log, 8)}"
+            )
+        out.print(f"the {service.name} died with status {status}; starting it again", style="yellow")
+        await asyncio.sleep(pause_seconds)
+
+
+async def answering(service: Service, keeper: asyncio.Task[None]) -> None:
+    """Waits until the service accepts connections; raises what ended it before."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if keeper.done():
+            keeper.result()
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        except OSError:
+            await asyncio.sleep(0.05)
+            continue
+        writer.close()
+        return
+    raise Unavailable(f"the {service.name} does not answer on port {service.port} after {START_SECONDS:.0f} s")
+
+
+def _tell(home: Home, connection: Connection) -> None:
+    out.print(
+        f"[green]✓[/] ready\n"
+        f"  gateway   {connection.gateway}/v1   ('tuneloom key' prints the key)\n"
+        f"  registry  {connection.registry}   (gRPC; 'tuneloom key --grpc' prints the token)\n"
+        f"  trainer   {connection.trainer}   (gRPC, the same token)\n"
+        f"  engines   {connection.engine_host}/replicas\n"
+        f"  logs      {home.logs}\n"
+        f"Next: [bold]tuneloom chat seed[/]",
+        soft_wrap=True,
+    )
