@@ -65,6 +65,10 @@ class TrainingSpec(_Part):
     save_steps: int = Field(default=100, ge=0)
     logging_steps: int = Field(default=5, ge=1)
     sample_prompts: tuple[str, ...] = Field(default=(), max_length=32)
+    sample_steps: int = Field(default=0, ge=0)
+    sample_system_prompt: str = Field(default="", max_length=16_384)
+    neftune_noise_alpha: float = Field(default=0.0, ge=0, le=1000)
+    max_unusable_share: float = Field(default=0.05, ge=0, le=1)
     _unreadable: tuple[str, ...] = PrivateAttr(default=())
 
     @model_validator(mode="before")

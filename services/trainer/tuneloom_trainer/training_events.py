@@ -44,6 +44,7 @@ class DataReport(EventBody):
     duplicate_rows: int = 0
     sequences: int = 0
     stop_token_trained: bool = False
+    unusable_rows: int = 0
 
 
 class Note(EventBody):

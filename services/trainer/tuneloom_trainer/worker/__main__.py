@@ -24,7 +24,7 @@ def main(run_dir: Path) -> int:
     try:
         import torch
 
-        from tuneloom_trainer.worker.training import train
+        from tuneloom_trainer.worker.loop import train
 
         if spec.num_threads:
             torch.set_num_threads(spec.num_threads)

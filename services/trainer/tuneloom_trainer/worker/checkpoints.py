@@ -9,17 +9,91 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from tuneloom_common.manifests import Template
 from tuneloom_common.objects import hash_file, sync
-from tuneloom_trainer.worker.checkpoint_records import RECORD_FILE, CheckpointRecord, LocalCheckpoint, directory_name
+from tuneloom_data.templates import FrozenTemplate
+from tuneloom_trainer.training_events import Note
+from tuneloom_trainer.worker.checkpoint_records import (
+    RECORD_FILE,
+    CheckpointRecord,
+    LocalCheckpoint,
+    directory_name,
+    newest_whole,
+)
+from tuneloom_trainer.worker.learner import Learner
+from tuneloom_trainer.worker.model import adapter_config
+from tuneloom_trainer.worker.protocol import CHECKPOINTS_DIR, CheckpointSaved, Events, WorkerSpec
+from tuneloom_trainer.worker.strategies import Strategy
 
 WEIGHTS_FILE = "weights.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
+
+
+class Checkpoints:
+    """A job's checkpoints below its run directory. Rank 0 writes and tells; all ranks go on together."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        spec: WorkerSpec,
+        events: Events,
+        strategy: Strategy,
+        *,
+        template: FrozenTemplate,
+        total_steps: int,
+    ) -> None:
+        self._run_dir = run_dir
+        self._directory = run_dir / CHECKPOINTS_DIR
+        self._spec = spec
+        self._events = events
+        self._strategy = strategy
+        self._template = Template(**asdict(template))
+        self._total_steps = total_steps
+
+    def resume(self, learner: Learner) -> int:
+        """Restores the newest checkpoint and returns its step, 0 when there is none."""
+        self._directory.mkdir(exist_ok=True)
+        found = newest_whole(self._directory, job=self._spec.job)
+        if found is None:
+            return 0
+        restore(found, learner.parameters, learner.optimizer)
+        step = found.record.step
+        self._events.emit(Note(text=f"resumed from the checkpoint at step {step}"))
+        if step > self._spec.registered_step:  # saved by an attempt that died before anybody heard of it
+            self._tell(found.path, step=step, loss=found.record.loss)
+        return step
+
+    def save(self, learner: Learner, *, step: int, loss: float) -> None:
+        if self._strategy.rank == 0:
+            record = CheckpointRecord(
+                job=self._spec.job,
+                lease_epoch=self._spec.lease_epoch,
+                step=step,
+                total_steps=self._total_steps,
+                loss=loss,
+                method=self._spec.training.tuning,
+                template=self._template,
+            )
+            path = save(
+                self._directory,
+                parameters=learner.parameters,
+                optimizer=learner.optimizer,
+                adapter_config=adapter_config(learner.model),
+                record=record,
+            )
+            self._tell(path, step=step, loss=loss)
+        self._strategy.barrier()
+
+    def _tell(self, path: Path, *, step: int, loss: float) -> None:
+        relative = path.relative_to(self._run_dir).as_posix()
+        self._events.emit(CheckpointSaved(step=step, loss=loss, path=relative, last=step == self._total_steps))
 
 
 def save(

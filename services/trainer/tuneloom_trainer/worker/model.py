@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tuneloom_trainer.specs import TrainingSpec
+from tuneloom_trainer.worker.hardware import Hardware
 from tuneloom_trainer.worker.protocol import WorkerFailed
-
-
-@dataclass(frozen=True, slots=True)
-class Hardware:
-    """Where to compute, and in which type."""
-
-    device: torch.device
-    dtype: torch.dtype
-
-    @classmethod
-    def detect(cls, wanted: str) -> Hardware:
-        """bf16 on GPUs (older ones emulate it); fp32 on CPUs, where 4-bit kernels are 20 times slower in bf16."""
-        if wanted != "cpu" and torch.cuda.is_available():
-            return cls(torch.device("cuda"), torch.bfloat16)
-        if wanted == "cuda":
-            raise WorkerFailed("NO_GPU", "device cuda was asked for and there is no GPU; use device auto or cpu")
-        return cls(torch.device("cpu"), torch.float32)
-
-
-def load_tokenizer(base_dir: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(base_dir, local_files_only=True, trust_remote_code=False)
 
 
 def load_model(base_dir: Path, spec: TrainingSpec, hardware: Hardware) -> Any:
@@ -58,13 +35,52 @@ def load_model(base_dir: Path, spec: TrainingSpec, hardware: Hardware) -> Any:
     model.config.use_cache = False
     if hardware.device.type == "cuda":
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    if spec.tuning == "full":
-        return model.train()
-    return _with_lora(model, spec).train()
+    if spec.tuning == "lora":
+        model = _with_lora(model, spec)
+    if spec.neftune_noise_alpha:
+        add_embedding_noise(model, alpha=spec.neftune_noise_alpha)
+    return model.train()
 
 
 def trainable_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def adapter_config(model: Any) -> dict[str, Any] | None:
+    """PEFT's own description of the adapter, None for a full fine-tune."""
+    configs = getattr(model, "peft_config", None)
+    if not configs:
+        return None
+    fields: dict[str, Any] = configs["default"].to_dict()
+    return {key: sorted(value) if isinstance(value, set) else value for key, value in fields.items()}
+
+
+def add_embedding_noise(model: Any, *, alpha: float) -> None:
+    """NEFTune (Jain et al. 2023, arXiv:2310.05914): uniform noise of alpha / sqrt(L * d) on embeddings, in training.
+
+    L is the number of tokens of the example a position belongs to, d the embedding's width; padding stays as it is.
+    """
+    lengths: list[torch.Tensor] = []
+
+    def note_lengths(_model: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        lengths[:] = [example_lengths(kwargs["position_ids"])] if "position_ids" in kwargs else []
+
+    def add_noise(embedding: Any, _args: Any, output: torch.Tensor) -> torch.Tensor:
+        if not (embedding.training and lengths):
+            return output
+        length = lengths[0].to(output.device).unsqueeze(-1)
+        scale = torch.where(length > 1, alpha / (length * output.shape[-1]).sqrt(), 0.0)
+        return output + (torch.rand_like(output) * 2 - 1) * scale.to(output.dtype)
+
+    model.register_forward_pre_hook(note_lengths, with_kwargs=True)
+    model.get_input_embeddings().register_forward_hook(add_noise)
+
+
+def example_lengths(position_ids: torch.Tensor) -> torch.Tensor:
+    """How long the example of each position is; positions start over with every example. Padding has length 1."""
+    owner = (position_ids == 0).cumsum(dim=1)
+    counts = torch.zeros_like(position_ids).scatter_add(1, owner - 1, torch.ones_like(position_ids))
+    return counts.gather(1, owner - 1)
 
 
 def _keep_trainable_after_eval(model: Any) -> None:

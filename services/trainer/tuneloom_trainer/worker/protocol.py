@@ -7,7 +7,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -120,6 +120,13 @@ class LoggedEvent:
         fields = json.loads(line)
         known = EVENTS.get(fields["type"])
         return cls(int(fields["seq"]), int(fields.get("epoch", 0)), known.model_validate(fields) if known else None)
+
+
+class Events(Protocol):
+    """Where a worker tells what happens: a log on disk, or nowhere on ranks that only work."""
+
+    def emit(self, event: EventBody) -> None:
+        """Returns once it is told."""
 
 
 class EventLog:

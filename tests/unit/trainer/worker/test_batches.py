@@ -1,24 +1,26 @@
-"""What a step sees: isolated examples, every sequence once an epoch, one loss whatever the micro-batches."""
+"""What a step sees: isolated examples, one loss whatever the micro-batches."""
 
 from __future__ import annotations
 
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests import tiny
 from tuneloom_trainer.specs import TrainingSpec, load_recipes, resolve
-from tuneloom_trainer.worker.dataset import IGNORED, Batch, PackedDataset, load_dataset
-from tuneloom_trainer.worker.model import Hardware, load_model, trainable_parameters
-from tuneloom_trainer.worker.protocol import WorkerFailed
-from tuneloom_trainer.worker.rendering import Example
-from tuneloom_trainer.worker.training import _step, _summed_loss, count_steps, learning_rate_factor
+from tuneloom_trainer.worker.data.batches import IGNORED, Batch, PackedDataset
+from tuneloom_trainer.worker.data.rendering import Example
+from tuneloom_trainer.worker.hardware import Hardware
+from tuneloom_trainer.worker.learner import Learner
+from tuneloom_trainer.worker.model import load_model, trainable_parameters
+from tuneloom_trainer.worker.objectives.sft import SupervisedFineTuning
+from tuneloom_trainer.worker.strategies.single import Single
 
 pytestmark = pytest.mark.worker
 
+SFT = SupervisedFineTuning()
 CPU = Hardware(torch.device("cpu"), torch.float32)
 
 
@@ -41,7 +43,11 @@ def dataset(examples: list[Example], *, packing: bool = True, seed: int = 1, max
 
 
 def one_batch(examples: list[Example], *, packing: bool) -> Batch:
-    return next(dataset(examples, packing=packing).batches(first_batch=0, batch_size=len(examples)))
+    return next(dataset(examples, packing=packing).steps(batch_size=len(examples)))[0]
+
+
+def learner(model: Any, optimizer: torch.optim.Optimizer) -> Learner:
+    return Learner(model, optimizer, objective=SFT, strategy=Single(CPU), spec=spec())
 
 
 @pytest.fixture
@@ -98,7 +104,7 @@ def gradients(model: Any, batches: list[Batch]) -> dict[str, torch.Tensor]:
     total = sum(batch.trained_tokens for batch in batches)
     model.zero_grad()
     for batch in batches:
-        (_summed_loss(model, batch, CPU) / total).backward()
+        (SFT.summed_loss(model, batch, CPU) / total).backward()
     return {name: value.grad.clone() for name, value in trainable_parameters(model).items() if value.grad is not None}
 
 
@@ -124,7 +130,7 @@ def test_a_step_of_one_batch_of_four_equals_four_of_one(base_dir: Path) -> None:
         model = load_model(base_dir, spec(), CPU)
         parameters = trainable_parameters(model)
         optimizer = torch.optim.SGD(parameters.values(), lr=0.5)
-        loss = _step(model, optimizer, parameters, batches, spec(), CPU)
+        loss = learner(model, optimizer).learn(batches).loss
         results.append((loss, {name: value.detach().clone() for name, value in parameters.items()}))
 
     (one, weights), (four, others) = results
@@ -139,102 +145,7 @@ def test_a_gradient_that_is_not_a_number_leaves_the_weights_alone(model: Any) ->
     parameters["model.norm.weight"].register_hook(lambda gradient: gradient * float("inf"))
     optimizer = torch.optim.SGD(parameters.values(), lr=0.5)
 
-    loss = _step(model, optimizer, parameters, [one_batch(EXAMPLES, packing=False)], spec(), CPU)
+    loss = learner(model, optimizer).learn([one_batch(EXAMPLES, packing=False)]).loss
 
     assert loss != loss
     assert all(torch.equal(before[name], value) for name, value in parameters.items())
-
-
-def firsts(batches: list[Batch]) -> list[tuple[int, ...]]:
-    return [tuple(batch.input_ids[:, 0].tolist()) for batch in batches]
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2**63 - 1])
-def test_every_epoch_visits_every_sequence_once_in_an_order_of_its_own(seed: int) -> None:
-    data = dataset([example(n, 6, trained=2) for n in range(11)], packing=False, seed=seed)
-    batches = firsts(list(islice(data.batches(first_batch=0, batch_size=3), 12)))
-    epochs = [sum(batches[start : start + 4], ()) for start in (0, 4, 8)]
-
-    assert [len(batch) for batch in batches[:4]] == [3, 3, 3, 2]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(epochs[2])
-    assert len(set(epochs)) == 3
-
-
-@pytest.mark.parametrize("first", [1, 3, 4, 7, 8])
-def test_the_order_goes_on_from_any_batch(first: int) -> None:
-    data = dataset([example(n, 6, trained=2) for n in range(11)], packing=False)
-    straight = firsts(list(islice(data.batches(first_batch=0, batch_size=3), 12)))
-
-    assert firsts(list(islice(data.batches(first_batch=first, batch_size=3), 12 - first))) == straight[first:]
-
-
-@pytest.mark.parametrize(
-    ("changes", "sequences", "steps"),
-    [
-        ({"num_epochs": 3, "batch_size": 2}, 5, 9),
-        ({"num_epochs": 0.5, "batch_size": 1}, 5, 3),
-        ({"num_epochs": 1, "batch_size": 1, "gradient_accumulation_steps": 8}, 3, 1),
-        ({"num_epochs": 2, "batch_size": 2, "gradient_accumulation_steps": 2}, 5, 3),
-        ({"max_steps": 7, "num_epochs": 100}, 5, 7),
-    ],
-)
-def test_steps_are_counted_over_epochs(changes: dict[str, Any], sequences: int, steps: int) -> None:
-    assert count_steps(spec(**changes), sequences) == steps
-
-
-@pytest.mark.parametrize("scheduler", ["cosine", "linear", "constant"])
-def test_the_learning_rate_rises_to_its_peak_and_never_reaches_zero(scheduler: str) -> None:
-    options = spec(lr_scheduler=scheduler, warmup_ratio=0.2)
-    rates = [learning_rate_factor(options, step, 20) for step in range(1, 21)]
-
-    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
-    assert rates[3:] == sorted(rates[3:], reverse=True)
-    assert all(0 < rate <= 1 for rate in rates)
-    assert (rates[-1] == 1) == (scheduler == "constant")
-    assert learning_rate_factor(spec(lr_scheduler=scheduler, warmup_ratio=1), 1, 1) == 1
-
-
-def load(path: Path, tokenizer: Any, **changes: Any) -> Any:
-    options: dict[str, Any] = {"stop_tokens": ("<|im_end|>",), "max_length": 64, "packing": True, "seed": 1}
-    return load_dataset(path, tokenizer, **{**options, **changes})
-
-
-def row(question: str, answer: str) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-
-
-def test_the_report_counts_what_will_be_trained(tokenizer: Any, tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    tiny.save_rows(path, [row("q", "abc"), row("q", "abc"), row("q", "x" * 100)])
-
-    data, report = load(path, tokenizer)
-
-    head = len("<user\nq>\n<assistant\n")  # the special tokens count as one each
-    assert report.rows == 3
-    assert report.tokens == 2 * (head + 3 + 2) + 64
-    assert report.trained_tokens == 2 * 4 + 64 - head
-    assert (report.truncated_rows, report.duplicate_rows) == (1, 1)
-    assert report.sequences == len(data) == 2
-    assert report.stop_token_trained
-
-
-@pytest.mark.parametrize(
-    ("rows", "options", "reason", "words"),
-    [
-        ([row("q", "a"), row("q", " ")], {}, "DATA_CONTRACT", "row 2, messages\\[1\\].content"),
-        ([row("q", "a"), row("q" * 80, "a")], {}, "DATA_CONTRACT", "first is row 2; raise spec.max_length"),
-        ([row("q", "a")], {"stop_tokens": ()}, "STOP_TOKEN", "answer of row 1"),
-        ([row("q", "a")], {"stop_tokens": ("</s>",)}, "STOP_TOKEN", "never learn to stop"),
-        ([], {}, "DATA_CONTRACT", "no rows"),
-    ],
-)
-def test_data_that_cannot_be_trained_on_is_refused_with_row_and_way_out(
-    tokenizer: Any, tmp_path: Path, rows: list[Any], options: dict[str, Any], reason: str, words: str
-) -> None:
-    path = tmp_path / "rows.jsonl"
-    tiny.save_rows(path, rows)
-
-    with pytest.raises(WorkerFailed, match=words) as caught:
-        load(path, tokenizer, **options)
-
-    assert caught.value.reason == reason

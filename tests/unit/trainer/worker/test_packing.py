@@ -7,7 +7,7 @@ from itertools import chain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneloom_trainer.worker.packing import pack
+from tuneloom_trainer.worker.data.packing import pack
 
 CAPACITY = 64
 lengths = st.lists(st.integers(1, CAPACITY), max_size=60)

@@ -9,8 +9,8 @@ import pytest
 
 from tuneloom_data.conversations import Conversation
 from tuneloom_data.formats import parse_row
+from tuneloom_trainer.worker.data.rendering import Example, render
 from tuneloom_trainer.worker.protocol import WorkerFailed
-from tuneloom_trainer.worker.rendering import Example, render
 
 pytestmark = pytest.mark.worker
 

@@ -250,6 +250,10 @@ class TrainingSpec(_message.Message):
     SAMPLE_PROMPTS_FIELD_NUMBER: _builtins.int
     TUNING_FIELD_NUMBER: _builtins.int
     OBJECTIVE_FIELD_NUMBER: _builtins.int
+    SAMPLE_STEPS_FIELD_NUMBER: _builtins.int
+    SAMPLE_SYSTEM_PROMPT_FIELD_NUMBER: _builtins.int
+    NEFTUNE_NOISE_ALPHA_FIELD_NUMBER: _builtins.int
+    MAX_UNUSABLE_SHARE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def method(self) -> Global___Method.ValueType:
@@ -294,6 +298,14 @@ class TrainingSpec(_message.Message):
     """Which parameters are trained."""
     objective: Global___Objective.ValueType
     """What the loss is about."""
+    sample_steps: _builtins.int
+    """Optimizer steps between sample chats, and once at the end; 0 means with every checkpoint."""
+    sample_system_prompt: _builtins.str
+    """System prompt of sample chats; none when empty."""
+    neftune_noise_alpha: _builtins.float
+    """NEFTune: uniform noise of alpha / sqrt(tokens * width) on embeddings while training; 0 means none."""
+    max_unusable_share: _builtins.float
+    """The share of rows that may be left out because no answer remains within max_length; more fails the job."""
     @_builtins.property
     def lora(self) -> Global___LoraSpec:
         """The adapter's shape; ignored by a full fine-tune."""
@@ -325,10 +337,14 @@ class TrainingSpec(_message.Message):
         sample_prompts: _abc.Iterable[_builtins.str] | None = ...,
         tuning: Global___Tuning.ValueType = ...,
         objective: Global___Objective.ValueType = ...,
+        sample_steps: _builtins.int | None = ...,
+        sample_system_prompt: _builtins.str | None = ...,
+        neftune_noise_alpha: _builtins.float | None = ...,
+        max_unusable_share: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_gradient_accumulation_steps", b"_gradient_accumulation_steps", "_learning_rate", b"_learning_rate", "_logging_steps", b"_logging_steps", "_lr_scheduler", b"_lr_scheduler", "_max_grad_norm", b"_max_grad_norm", "_max_length", b"_max_length", "_max_steps", b"_max_steps", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_save_steps", b"_save_steps", "_seed", b"_seed", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "gradient_accumulation_steps", b"gradient_accumulation_steps", "learning_rate", b"learning_rate", "logging_steps", b"logging_steps", "lora", b"lora", "lr_scheduler", b"lr_scheduler", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "max_steps", b"max_steps", "num_epochs", b"num_epochs", "packing", b"packing", "save_steps", b"save_steps", "seed", b"seed", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_gradient_accumulation_steps", b"_gradient_accumulation_steps", "_learning_rate", b"_learning_rate", "_logging_steps", b"_logging_steps", "_lr_scheduler", b"_lr_scheduler", "_max_grad_norm", b"_max_grad_norm", "_max_length", b"_max_length", "_max_steps", b"_max_steps", "_max_unusable_share", b"_max_unusable_share", "_neftune_noise_alpha", b"_neftune_noise_alpha", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_sample_steps", b"_sample_steps", "_sample_system_prompt", b"_sample_system_prompt", "_save_steps", b"_save_steps", "_seed", b"_seed", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "gradient_accumulation_steps", b"gradient_accumulation_steps", "learning_rate", b"learning_rate", "logging_steps", b"logging_steps", "lora", b"lora", "lr_scheduler", b"lr_scheduler", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "max_steps", b"max_steps", "max_unusable_share", b"max_unusable_share", "neftune_noise_alpha", b"neftune_noise_alpha", "num_epochs", b"num_epochs", "packing", b"packing", "sample_steps", b"sample_steps", "sample_system_prompt", b"sample_system_prompt", "save_steps", b"save_steps", "seed", b"seed", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_gradient_accumulation_steps", b"_gradient_accumulation_steps", "_learning_rate", b"_learning_rate", "_logging_steps", b"_logging_steps", "_lr_scheduler", b"_lr_scheduler", "_max_grad_norm", b"_max_grad_norm", "_max_length", b"_max_length", "_max_steps", b"_max_steps", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_save_steps", b"_save_steps", "_seed", b"_seed", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "gradient_accumulation_steps", b"gradient_accumulation_steps", "learning_rate", b"learning_rate", "logging_steps", b"logging_steps", "lora", b"lora", "lr_scheduler", b"lr_scheduler", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "max_steps", b"max_steps", "method", b"method", "num_epochs", b"num_epochs", "objective", b"objective", "packing", b"packing", "quantization", b"quantization", "sample_prompts", b"sample_prompts", "save_steps", b"save_steps", "seed", b"seed", "tuning", b"tuning", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_gradient_accumulation_steps", b"_gradient_accumulation_steps", "_learning_rate", b"_learning_rate", "_logging_steps", b"_logging_steps", "_lr_scheduler", b"_lr_scheduler", "_max_grad_norm", b"_max_grad_norm", "_max_length", b"_max_length", "_max_steps", b"_max_steps", "_max_unusable_share", b"_max_unusable_share", "_neftune_noise_alpha", b"_neftune_noise_alpha", "_num_epochs", b"_num_epochs", "_packing", b"_packing", "_sample_steps", b"_sample_steps", "_sample_system_prompt", b"_sample_system_prompt", "_save_steps", b"_save_steps", "_seed", b"_seed", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "batch_size", b"batch_size", "gradient_accumulation_steps", b"gradient_accumulation_steps", "learning_rate", b"learning_rate", "logging_steps", b"logging_steps", "lora", b"lora", "lr_scheduler", b"lr_scheduler", "max_grad_norm", b"max_grad_norm", "max_length", b"max_length", "max_steps", b"max_steps", "max_unusable_share", b"max_unusable_share", "method", b"method", "neftune_noise_alpha", b"neftune_noise_alpha", "num_epochs", b"num_epochs", "objective", b"objective", "packing", b"packing", "quantization", b"quantization", "sample_prompts", b"sample_prompts", "sample_steps", b"sample_steps", "sample_system_prompt", b"sample_system_prompt", "save_steps", b"save_steps", "seed", b"seed", "tuning", b"tuning", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
@@ -346,10 +362,18 @@ class TrainingSpec(_message.Message):
     _WhichOneofArgType__max_length: _TypeAlias = _typing.Literal["_max_length", b"_max_length"]  # noqa: Y015
     _WhichOneofReturnType__max_steps: _TypeAlias = _typing.Literal["max_steps"]  # noqa: Y015
     _WhichOneofArgType__max_steps: _TypeAlias = _typing.Literal["_max_steps", b"_max_steps"]  # noqa: Y015
+    _WhichOneofReturnType__max_unusable_share: _TypeAlias = _typing.Literal["max_unusable_share"]  # noqa: Y015
+    _WhichOneofArgType__max_unusable_share: _TypeAlias = _typing.Literal["_max_unusable_share", b"_max_unusable_share"]  # noqa: Y015
+    _WhichOneofReturnType__neftune_noise_alpha: _TypeAlias = _typing.Literal["neftune_noise_alpha"]  # noqa: Y015
+    _WhichOneofArgType__neftune_noise_alpha: _TypeAlias = _typing.Literal["_neftune_noise_alpha", b"_neftune_noise_alpha"]  # noqa: Y015
     _WhichOneofReturnType__num_epochs: _TypeAlias = _typing.Literal["num_epochs"]  # noqa: Y015
     _WhichOneofArgType__num_epochs: _TypeAlias = _typing.Literal["_num_epochs", b"_num_epochs"]  # noqa: Y015
     _WhichOneofReturnType__packing: _TypeAlias = _typing.Literal["packing"]  # noqa: Y015
     _WhichOneofArgType__packing: _TypeAlias = _typing.Literal["_packing", b"_packing"]  # noqa: Y015
+    _WhichOneofReturnType__sample_steps: _TypeAlias = _typing.Literal["sample_steps"]  # noqa: Y015
+    _WhichOneofArgType__sample_steps: _TypeAlias = _typing.Literal["_sample_steps", b"_sample_steps"]  # noqa: Y015
+    _WhichOneofReturnType__sample_system_prompt: _TypeAlias = _typing.Literal["sample_system_prompt"]  # noqa: Y015
+    _WhichOneofArgType__sample_system_prompt: _TypeAlias = _typing.Literal["_sample_system_prompt", b"_sample_system_prompt"]  # noqa: Y015
     _WhichOneofReturnType__save_steps: _TypeAlias = _typing.Literal["save_steps"]  # noqa: Y015
     _WhichOneofArgType__save_steps: _TypeAlias = _typing.Literal["_save_steps", b"_save_steps"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
@@ -375,9 +399,17 @@ class TrainingSpec(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_steps) -> _WhichOneofReturnType__max_steps | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_unusable_share) -> _WhichOneofReturnType__max_unusable_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__neftune_noise_alpha) -> _WhichOneofReturnType__neftune_noise_alpha | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__num_epochs) -> _WhichOneofReturnType__num_epochs | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__packing) -> _WhichOneofReturnType__packing | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sample_steps) -> _WhichOneofReturnType__sample_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sample_system_prompt) -> _WhichOneofReturnType__sample_system_prompt | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__save_steps) -> _WhichOneofReturnType__save_steps | None: ...
     @_typing.overload

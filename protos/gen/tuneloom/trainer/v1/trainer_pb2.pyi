@@ -355,6 +355,7 @@ class DataReport(_message.Message):
     DUPLICATE_ROWS_FIELD_NUMBER: _builtins.int
     SEQUENCES_FIELD_NUMBER: _builtins.int
     STOP_TOKEN_TRAINED_FIELD_NUMBER: _builtins.int
+    UNUSABLE_ROWS_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
     """Rows read."""
     tokens: _builtins.int
@@ -369,6 +370,8 @@ class DataReport(_message.Message):
     """Sequences after packing."""
     stop_token_trained: _builtins.bool
     """Whether every untruncated answer ends with a trained stop token."""
+    unusable_rows: _builtins.int
+    """Rows left out because no answer remains within max_length."""
     def __init__(
         self,
         *,
@@ -379,10 +382,11 @@ class DataReport(_message.Message):
         duplicate_rows: _builtins.int = ...,
         sequences: _builtins.int = ...,
         stop_token_trained: _builtins.bool = ...,
+        unusable_rows: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate_rows", b"duplicate_rows", "rows", b"rows", "sequences", b"sequences", "stop_token_trained", b"stop_token_trained", "tokens", b"tokens", "trained_tokens", b"trained_tokens", "truncated_rows", b"truncated_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate_rows", b"duplicate_rows", "rows", b"rows", "sequences", b"sequences", "stop_token_trained", b"stop_token_trained", "tokens", b"tokens", "trained_tokens", b"trained_tokens", "truncated_rows", b"truncated_rows", "unusable_rows", b"unusable_rows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

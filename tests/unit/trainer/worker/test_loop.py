@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from tests import tiny
 from tuneloom_trainer.specs import load_recipes, resolve
+from tuneloom_trainer.worker.loop import train
 from tuneloom_trainer.worker.protocol import (
     CHECKPOINTS_DIR,
     EXIT_DONE,
@@ -21,7 +22,6 @@ from tuneloom_trainer.worker.protocol import (
     WorkerSpec,
     events_file,
 )
-from tuneloom_trainer.worker.training import train
 
 pytestmark = pytest.mark.worker
 
@@ -31,10 +31,12 @@ ROWS = [
     for n in range(10)
 ]
 LORA = {"r": 4, "dropout": 0.3}  # dropout, so that its generator is part of what must come back
+NOISE = {"neftune_noise_alpha": 5.0}
 METHODS: dict[str, dict[str, Any]] = {
     "nf4": {"method": "lora", "quantization": "nf4", "lora": LORA},
     "lora": {"method": "lora", "quantization": "none", "lora": LORA},
     "full": {"method": "full", "quantization": "none"},
+    "noisy": {"method": "lora", "quantization": "none", "lora": LORA, **NOISE},
 }
 
 
@@ -173,6 +175,34 @@ def test_sample_chats_answer_and_change_nothing(prepare: Prepare, tmp_path: Path
     assert_same_training(quiet, talking)
     chats = [(event["step"], event["prompt"]) for event in events_of(talking, "sample_chat")]
     assert chats == [(step, prompt) for step in (3, 6) for prompt in prompts]
+
+
+def test_sample_chats_have_a_rhythm_of_their_own_and_a_system_prompt(prepare: Prepare, tmp_path: Path) -> None:
+    options = {"sample_prompts": ("hi",), "sample_steps": 4, "save_steps": 3}
+    plain, told = tmp_path / "plain", tmp_path / "told"
+
+    assert run(prepare("plain", **options), plain) == EXIT_DONE
+    assert run(prepare("told", **options, sample_system_prompt="Be a pirate."), told) == EXIT_DONE
+
+    for path in (plain, told):
+        assert [event["step"] for event in events_of(path, "checkpoint")] == [3, 6]
+        assert [event["step"] for event in events_of(path, "sample_chat")] == [4, 6]
+    assert_same_training(plain, told)
+
+
+def test_noise_changes_what_is_learnt(prepare: Prepare, tmp_path: Path) -> None:
+    assert run(prepare("quiet", **METHODS["full"]), tmp_path / "quiet") == EXIT_DONE
+    assert run(prepare("noisy", **METHODS["full"], **NOISE), tmp_path / "noisy") == EXIT_DONE
+
+    assert losses(tmp_path / "quiet") != losses(tmp_path / "noisy")
+
+
+def test_rows_that_are_left_out_are_told(prepare: Prepare, tmp_path: Path) -> None:
+    long = [{"role": "user", "content": "x" * 80}, {"role": "assistant", "content": "a"}]
+    assert run(prepare("run", rows=[*ROWS * 4, long]), tmp_path / "run") == EXIT_DONE
+
+    assert events_of(tmp_path / "run", "data_report")[0]["unusable_rows"] == 1
+    assert events_of(tmp_path / "run", "note")[0]["text"].startswith("row 41 left out: no answer remains")
 
 
 def test_nothing_on_disk_is_pickled(prepare: Prepare, tmp_path: Path) -> None:
