@@ -11,10 +11,14 @@ from tuneloom_common.errors import FailedPrecondition, InvalidArgument, NotFound
 from tuneloom_common.ids import check_id
 from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import BaseRef, Lora, Manifest
+from tuneloom_registry.weights import adapter_config, headers
+from tuneloom_registry.weights.adapters import WEIGHTS_FILE
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-MAX_CONFIG_BYTES = 8 << 20
-_CONFIGS = ("adapter_config.json", "config.json", "model.safetensors.index.json")
+_LARGEST = {
+    adapter_config.CONFIG_FILE: adapter_config.MAX_CONFIG_BYTES,
+    "config.json": adapter_config.MAX_CONFIG_BYTES,
+    headers.INDEX_FILE: headers.MAX_INDEX_BYTES,
+}
 
 
 def check_contents(manifest: Manifest) -> None:
@@ -23,13 +27,13 @@ def check_contents(manifest: Manifest) -> None:
         check_id(manifest.base.model, field="base.model")
     if manifest.kind is Kind.ADAPTER:
         paths = {file.path for file in manifest.files}
-        if missing := [name for name in ADAPTER_FILES if name not in paths]:
+        if missing := [name for name in (adapter_config.CONFIG_FILE, WEIGHTS_FILE) if name not in paths]:
             raise InvalidArgument(
                 f"files: an adapter needs {missing[0]}; register what PEFT's save_pretrained writes", field="files"
             )
     for file in manifest.files:
-        if file.path in _CONFIGS and file.size > MAX_CONFIG_BYTES:
-            raise InvalidArgument(f"files: {file.path} is larger than {MAX_CONFIG_BYTES} bytes", field="files")
+        if file.size > _LARGEST.get(file.path, file.size):
+            raise InvalidArgument(f"files: {file.path} is larger than {_LARGEST[file.path]} bytes", field="files")
     if manifest.lora is not None:
         _check_lora(manifest.lora)
 

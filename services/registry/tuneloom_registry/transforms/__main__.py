@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sys
 from importlib import import_module
@@ -43,6 +44,10 @@ def transform(workspace: Workspace, spec: TransformSpec) -> None:
         if spec.memory_limit_bytes is None:
             raise
         TransformRefusal(reason="OUT_OF_MEMORY", error=_out_of_memory(spec)).write(workspace.result)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise SystemExit(f"no space left in {workspace.directory}; free some, the {spec.action} is repeated") from None
     else:
         answer.write(workspace.result)
 

@@ -17,6 +17,7 @@ INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 SUFFIX = ".safetensors"
 LENGTH_BYTES = 8
+MAX_INDEX_BYTES = 64 << 20
 MAX_HEADER_BYTES = 16 << 20  # 100,000 tensors in one file; the safetensors library allows 100 MB
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
@@ -86,21 +87,26 @@ def read_model(directory: Path, *, headers: Path | None = None) -> dict[str, Ten
     `headers` may hold files that have a header and no weights, for those that `directory` lacks; to read such a
     tensor is a FileNotFoundError.
     """
-    index = directory / INDEX_FILE
-    where: dict[str, str] = {}
-    names = [SINGLE_FILE]
-    if index.is_file():
-        try:
-            where = json.loads(index.read_bytes())["weight_map"]
-            names = sorted(set(where.values()))
-        except (AttributeError, KeyError, RecursionError, TypeError):
-            raise ValueError(f"{INDEX_FILE} has no weight_map") from None
+    where = _read_index(directory / INDEX_FILE)
     tensors: dict[str, TensorSlice] = {}
-    for name in names:
+    for name in sorted(set(where.values())) if where is not None else [SINGLE_FILE]:
         tensors.update(_read_shard(str(name), directory, headers))
-    if missing := where.keys() - tensors.keys():
+    if where and (missing := where.keys() - tensors.keys()):
         raise ValueError(f"{where[min(missing)]} lacks {min(missing)}, which {INDEX_FILE} names")
     return tensors
+
+
+def _read_index(path: Path) -> dict[str, str] | None:
+    """File names by tensor; None when there is no index."""
+    if not path.is_file():
+        return None
+    if path.stat().st_size > MAX_INDEX_BYTES:
+        raise ValueError(f"{path.name} is larger than {MAX_INDEX_BYTES} bytes")
+    try:
+        where = json.loads(path.read_bytes())["weight_map"]
+        return {str(name): str(file) for name, file in where.items()}
+    except (AttributeError, KeyError, RecursionError, TypeError):
+        raise ValueError(f"{path.name} has no weight_map") from None
 
 
 def _read_shard(name: str, directory: Path, headers: Path | None) -> dict[str, TensorSlice]:

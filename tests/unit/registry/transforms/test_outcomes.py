@@ -193,3 +193,11 @@ def test_what_is_no_checkpoint_is_refused(workspace: Workspace, tmp_path: Path) 
     outcome = read_outcome(workspace.directory, run(workspace))
     assert isinstance(outcome, Refused)
     assert outcome.reason == "CHECKPOINT_INVALID"
+
+
+def test_a_full_disk_is_said_in_one_line(workspace: Workspace, tmp_path: Path) -> None:
+    fill(workspace, write_full(tmp_path / "checkpoint"))
+    (workspace.directory / "progress").symlink_to("/dev/full")
+    outcome = read_outcome(workspace.directory, run(workspace))
+    assert isinstance(outcome, Lost)
+    assert outcome.tail == f"no space left in {workspace.directory}; free some, the convert is repeated"

@@ -183,3 +183,11 @@ async def test_limits_are_set_from_the_inputs(objects: CountingStore, workspace:
     limit = read_spec(workspace.spec).memory_limit_bytes
     assert limit is not None
     assert 1 << 32 < limit < 1 << 33
+
+
+def test_the_services_side_needs_no_numpy() -> None:
+    code = (
+        "import tuneloom_registry.transforms.preparation, tuneloom_registry.transforms.outcomes, sys;"
+        "assert not {'numpy', 'safetensors', 'torch'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
