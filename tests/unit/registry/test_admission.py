@@ -38,7 +38,7 @@ def test_a_good_adapter_passes() -> None:
         ({"files": FILES[:1]}, "files"),
         ({"files": FILES[1:]}, "files"),
         ({"files": (FileEntry(path="adapter_config.json", size=9 << 20, sha256="0" * 64), FILES[1])}, "files"),
-        ({"files": (*FILES, FileEntry(path="model.safetensors.index.json", size=65 << 20, sha256="0" * 64))}, "files"),
+        ({"files": (*FILES, FileEntry(path="model.safetensors.index.json", size=17 << 20, sha256="0" * 64))}, "files"),
         ({"lora": Lora(r=0, alpha=8, targets=("q_proj",))}, "lora"),
         ({"lora": Lora(r=4, alpha=8, targets=())}, "lora"),
     ],

@@ -68,4 +68,5 @@ def _same_shape(tensor: TensorSlice, stored: Tensors, trained: Tensors) -> tuple
     """Vectors are never tied; a buffer of zeros may well equal a bias of zeros."""
     if len(tensor.shape) < 2 or tensor.dtype not in FLOAT_TYPES:
         return ()
-    return tuple(name for name, other in stored.items() if name in trained and other.shape == tensor.shape)
+    partners = (other for name, other in stored.items() if name in trained and other.dtype in FLOAT_TYPES)
+    return tuple(other.name for other in partners if other.shape == tensor.shape)

@@ -17,7 +17,7 @@ INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
 SUFFIX = ".safetensors"
 LENGTH_BYTES = 8
-MAX_INDEX_BYTES = 64 << 20
+MAX_INDEX_BYTES = 16 << 20  # 180,000 tensors
 MAX_HEADER_BYTES = 16 << 20  # 100,000 tensors in one file; the safetensors library allows 100 MB
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
