@@ -10,6 +10,7 @@ from typing import Any
 from tuneloom_cli.options import spec_options
 from tuneloom_client.jobs import Checkpoint, Job, Recipe
 from tuneloom_client.versions import Dataset, Model, Version
+from tuneloom_data.contract import ContractReport
 
 Shape = dict[str, Any]
 
@@ -88,6 +89,24 @@ def checkpoint(value: Checkpoint) -> Shape:
 
 def recipe(value: Recipe) -> Shape:
     return {"name": value.name, "description": value.description, "spec": spec_options(value.spec)}
+
+
+def report(value: ContractReport) -> Shape:
+    return {
+        "passed": value.passed,
+        "summary": value.summary(),
+        "rows": value.rows,
+        "bad_rows": value.bad_rows,
+        "assistant_turns": value.assistant_turns,
+        "trained_turns": value.trained_turns,
+        "multi_turn_rows": value.multi_turn_rows,
+        "unanswered_rows": value.unanswered_rows,
+        "duplicate_rows": value.duplicate_rows,
+        "characters": value.characters,
+        "trained_characters": value.trained_characters,
+        "causes": [asdict(cause) for cause in value.causes],
+        "errors": [asdict(error) for error in value.errors],
+    }
 
 
 def time(value: datetime) -> str:

@@ -25,7 +25,9 @@ def check(file: FileArgument, as_json: JsonOption = False) -> None:
     """Check every row of a file; bad rows are named by number, field and reason."""
     report = checked(file)
     if as_json:
-        print_json(_shape(report))
+        from tuneloom_cli import shapes
+
+        print_json(shapes.report(report))
     else:
         _print(report, file)
     if not report.passed:
@@ -140,10 +142,13 @@ def _ordinary(file: Path) -> list[dict[str, Any]]:
 def _print(report: ContractReport, file: Path) -> None:
     from rich.markup import escape
 
-    for cause in _causes(report):
-        out.print(f"[red]✗[/] {escape(cause)}", soft_wrap=True)
+    for cause in report.causes:
+        out.print(f"[red]✗[/] {escape(str(cause))}", soft_wrap=True)
+    if report.unlisted_rows:
+        out.print(f"… and {report.unlisted_rows} more")
     if not report.rows:
-        out.print(f"[red]✗[/] {file} has no rows", soft_wrap=True)
+        if not report.causes:
+            out.print(f"[red]✗[/] {file} has no rows", soft_wrap=True)
         return
     share = report.trained_characters / max(1, report.characters)
     good = report.rows - report.bad_rows
@@ -153,38 +158,3 @@ def _print(report: ContractReport, file: Path) -> None:
         "without an answer",
         soft_wrap=True,
     )
-
-
-def _causes(report: ContractReport) -> list[str]:
-    """One line per cause, however many rows share it."""
-    import re
-
-    rows: dict[tuple[str, str], list[int]] = {}
-    for error in report.errors:
-        rows.setdefault((re.sub(r"\[\d+\]", "[]", error.field), error.problem), []).append(error.row)
-    lines = []
-    for (field, problem), numbers in rows.items():
-        if len(numbers) == 1:
-            lines.append(next(str(error) for error in report.errors if error.row == numbers[0]))
-            continue
-        named = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
-        lines.append(f"{f'{field}: ' if field else ''}{problem} ({len(numbers)} rows: {named})")
-    if report.bad_rows > len(report.errors):
-        lines.append(f"… and {report.bad_rows - len(report.errors)} more")
-    return lines
-
-
-def _shape(report: ContractReport) -> dict[str, Any]:
-    return {
-        "passed": report.passed,
-        "rows": report.rows,
-        "bad_rows": report.bad_rows,
-        "errors": [{"row": error.row, "field": error.field, "problem": error.problem} for error in report.errors],
-        "assistant_turns": report.assistant_turns,
-        "trained_turns": report.trained_turns,
-        "multi_turn_rows": report.multi_turn_rows,
-        "unanswered_rows": report.unanswered_rows,
-        "duplicate_rows": report.duplicate_rows,
-        "characters": report.characters,
-        "trained_characters": report.trained_characters,
-    }
