@@ -13,7 +13,8 @@ from typing import BinaryIO
 CHUNK_BYTES = 1 << 20
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_INSIDE = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL)
+_INNERMOST = rb'[\[{](?:[^"\[\]{}]++|' + _STRING + rb")*+[\]}]"  # at once: most brackets hold none
+_INSIDE = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb"|" + _INNERMOST + rb")*+", re.DOTALL)
 _BETWEEN = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+", re.DOTALL)
 
 
@@ -43,10 +44,12 @@ def split(source: BinaryIO, *, max_bytes: int, line: int = 1) -> Iterator[Elemen
         position, depth, end = _advance(window, position, depth)
         if not end:
             if len(window) - start > max_bytes:
-                raise BrokenArray(number, line, too_long=True)
+                raise BrokenArray(number, line + _blank_lines(window[start:]), too_long=True)
             more = source.read(CHUNK_BYTES)
             if not more:
-                raise BrokenArray(number, line, "the file ends before the array does; it was cut off")
+                raise BrokenArray(
+                    number, line + _blank_lines(window[start:]), "the file ends before the array does; it was cut off"
+                )
             window, start, position = window[start:] + more, 0, position - start
             continue
         text = window[start:position]
@@ -76,3 +79,8 @@ def _advance(window: bytes, position: int, depth: int) -> tuple[int, int, bytes]
         elif found in b",]":
             return position, depth, found
         position += 1
+
+
+def _blank_lines(text: bytes) -> int:
+    """Lines before the first one that is not blank."""
+    return text[: len(text) - len(text.lstrip())].count(b"\n")

@@ -11,12 +11,20 @@ from tuneloom_data.limits import Limits
 from tuneloom_data.objectives import Objective
 from tuneloom_data.reports import MAX_ERRORS_KEPT, Cause, ContractReport
 
-__all__ = ["MAX_ERRORS_KEPT", "Cause", "ContractReport", "check_file", "fingerprint"]
+__all__ = ["MAX_ERRORS_KEPT", "Cause", "ContractReport", "check_file", "fill_report", "fingerprint"]
 
 
 def check_file(path: Path, *, objective: Objective = Objective.SFT, limits: Limits | None = None) -> ContractReport:
     """Checks every row of a file, in memory bounded by its longest row."""
     report = ContractReport()
+    fill_report(report, path, objective=objective, limits=limits)
+    return report
+
+
+def fill_report(
+    report: ContractReport, path: Path, *, objective: Objective = Objective.SFT, limits: Limits | None = None
+) -> None:
+    """Like check_file; what was found before an exception stays in the report."""
     duplicates = Duplicates()
     for verdict in read_conversations(path, objective=objective, limits=limits):
         if isinstance(verdict, RowError):
@@ -25,4 +33,3 @@ def check_file(path: Path, *, objective: Objective = Objective.SFT, limits: Limi
             report.accept(verdict)
             duplicates.add(verdict)
     report.duplicate_rows = duplicates.count()
-    return report

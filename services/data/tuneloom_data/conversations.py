@@ -26,7 +26,7 @@ class Message:
 
     @property
     def content(self) -> str:
-        return "".join(part.text for part in self.parts)
+        return self.parts[0].text if len(self.parts) == 1 else "".join(part.text for part in self.parts)
 
     def for_template(self) -> dict[str, Any]:
         """The message as chat templates read it."""

@@ -23,6 +23,8 @@ def decode(row: int, data: bytes, *, line: int = 0) -> object | RowError:
         return RowError(row, "", "holds a number of more than 4300 digits; shorten it")
     except RecursionError:
         return RowError(row, "", "nested too deeply to be a conversation")
+    except MemoryError:  # in a child whose memory is bounded
+        return RowError(row, "", "needs more memory than a row may; shorten or split it")
     return value
 
 

@@ -9,15 +9,23 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 MAX_FILE_BYTES = GIB
 MAX_ROW_BYTES = 16 * MIB
 MAX_ROWS = 5_000_000
+MAX_MEMORY_BYTES = GIB
+MAX_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one file. Reading stops at the file's and the rows'; a row that is too long is one bad row."""
+    """Bounds of one file, and of the child process that checks it.
+
+    Reading stops at the file's and the rows'; a row that is too long is one bad row. Memory is address space; seconds
+    are of the wall clock, for all files together.
+    """
 
     file_bytes: int = MAX_FILE_BYTES
     row_bytes: int = MAX_ROW_BYTES
     rows: int = MAX_ROWS
+    memory_bytes: int = MAX_MEMORY_BYTES
+    seconds: float = MAX_SECONDS
 
 
 def in_words(size: int) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from tuneloom_data.conversations import Conversation, RowError
 
@@ -56,7 +58,7 @@ class ContractReport:
     duplicate_rows: int = 0
     characters: int = 0
     trained_characters: int = 0
-    _by_key: dict[tuple[str, str, bool], Cause] = field(default_factory=dict, repr=False, compare=False)
+    _by_key: dict[tuple[str, str, bool], Cause] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def passed(self) -> bool:
@@ -69,6 +71,8 @@ class ContractReport:
 
     def summary(self) -> str:
         """One line for an error message."""
+        if self.passed:
+            return f"all {self.rows} rows are good"
         of_file = [cause.reason for cause in self.causes if not cause.rows[0]]
         shown = [cause for cause in self.causes if cause.rows[0]][:MAX_ROWS_NAMED]
         if not shown:
@@ -101,6 +105,30 @@ class ContractReport:
         self.unanswered_rows += conversation.messages[-1].role != "assistant"
         self.characters += sum(len(message.content) for message in conversation.messages)
         self.trained_characters += sum(len(message.content) for message in assistant if message.trained)
+
+
+def as_json(report: ContractReport) -> dict[str, Any]:
+    """The report as JSON; `passed` and `summary` are derived and only there to be read."""
+    counts = {name: getattr(report, name) for name in _COUNTS}
+    lists = {"errors": [asdict(error) for error in report.errors], "causes": [asdict(cause) for cause in report.causes]}
+    return {"passed": report.passed, "summary": report.summary(), **counts, **lists}
+
+
+def from_json(value: Mapping[str, Any]) -> ContractReport:
+    """A report that `as_json` wrote, in this release or another: unknown fields are passed over."""
+    counts = {name: int(value.get(name, 0)) for name in _COUNTS}
+    errors = [RowError(**_known(RowError, entry)) for entry in value.get("errors", ())]
+    causes = [
+        Cause(**{**_known(Cause, entry), "rows": tuple(map(int, entry["rows"]))}) for entry in value.get("causes", ())
+    ]
+    return ContractReport(**counts, errors=errors, causes=causes)
+
+
+def _known(kind: type[RowError | Cause], entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {each.name: entry[each.name] for each in fields(kind) if each.name in entry}
+
+
+_COUNTS = tuple(each.name for each in fields(ContractReport) if each.type == "int")
 
 
 def _without_indices(path: str) -> str:

@@ -237,7 +237,7 @@ def test_a_torn_array_names_the_row_and_the_line(tmp_path: Path) -> None:
 
     assert isinstance(good, Conversation)
     assert str(torn) == (
-        "row 2, line 2: the file ends before the array does; it was cut off; nothing behind it was read"
+        "row 2, line 3: the file ends before the array does; it was cut off; nothing behind it was read"
     )
 
 

@@ -21,7 +21,7 @@ class Recognised:
 
     def sniff(self, value: Row) -> Match:
         for mark in self.marks:
-            if all(field in value for field in mark):
+            if value.keys() >= {*mark}:
                 return Match(self.confidence, mark[0])
         return NO_MATCH
 
