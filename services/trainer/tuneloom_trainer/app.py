@@ -20,6 +20,7 @@ from tuneloom_common.grpc import bind, build_server, open_channel, run_until, st
 from tuneloom_common.objects import ObjectStore
 from tuneloom_common.principals import Principals
 from tuneloom_common.settings import load
+from tuneloom_trainer.bases import Bases
 from tuneloom_trainer.job_logs import JobLogs
 from tuneloom_trainer.launcher import Launcher
 from tuneloom_trainer.publishing import Publisher
@@ -60,6 +61,7 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
         recipes=load_recipes(),
         max_lora_rank=settings.max_lora_rank,
         logs=JobLogs(runs_dir),
+        bases=Bases(objects),
     )
     server = await build_server(
         domain="trainer.tuneloom",

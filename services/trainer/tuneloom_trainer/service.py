@@ -12,6 +12,7 @@ from tuneloom_common.kinds import Kind
 from tuneloom_common.names import parse_name
 from tuneloom_common.paging import decode_number, encode_token, page_limit
 from tuneloom_trainer import mapping
+from tuneloom_trainer.bases import Bases
 from tuneloom_trainer.job_logs import JobLogs
 from tuneloom_trainer.registry_client import RegistryClient, parent_of
 from tuneloom_trainer.specs import Recipe, resolve
@@ -46,8 +47,10 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         recipes: dict[str, Recipe],
         max_lora_rank: int,
         logs: JobLogs,
+        bases: Bases,
     ) -> None:
         self._store = store
+        self._bases = bases
         self._logs = logs
         self._registry = registry
         self._recipes = recipes
@@ -60,7 +63,8 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         if len(request.request_id) > MAX_REQUEST_ID_CHARS:
             raise InvalidArgument(f"request_id: longer than {MAX_REQUEST_ID_CHARS} characters", field="request_id")
         recipe = wanted.recipe or DEFAULT_RECIPE
-        spec = resolve(self._recipes, recipe, mapping.overrides(wanted.spec))
+        overrides = mapping.overrides(wanted.spec)
+        spec = resolve(self._recipes, recipe, overrides)
         if spec.tuning == "lora" and spec.lora.r > self._max_lora_rank:
             raise InvalidArgument(
                 f"spec.lora.r: the engines here serve adapters up to rank {self._max_lora_rank}, not {spec.lora.r}; "
@@ -91,6 +95,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
                 f"dataset: {wanted.dataset} holds {len(data_manifest.files)} files; put the rows into one file",
                 field="dataset",
             )
+        spec = await self._bases.fit(spec, base_manifest, base_model=wanted.base_model, asked=overrides)
         merge = wanted.merge and spec.tuning == "lora"
         if request.validate_only:
             return jobs_pb2.TrainingJob(

@@ -24,6 +24,7 @@ from tuneloom_trainer.specs import load_recipes
 from tuneloom_trainer.store import JobStore
 
 LEASE_SECONDS = 10.0
+CONFIG = b'{"model_type": "qwen2", "max_position_embeddings": 4096}'
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 CreateJob = Callable[..., Awaitable[Job]]
 BuildApp = Callable[..., Awaitable[TrainerApp]]
@@ -83,8 +84,9 @@ def create(store: JobStore) -> CreateJob:
 async def registry(tmp_path: Path) -> FakeRegistry:
     """A registry that knows the base "seed", its merged "coach", the dataset "datasets/chats" and an adapter."""
     registry = FakeRegistry(ObjectStore(f"file://{tmp_path}/objects"), tmp_path / "staging")
-    await registry.publish("seed", "base", {"config.json": b"{}"})
-    await registry.publish("coach", "merged", {"config.json": b"{ }"})
+    await registry.publish("seed", "base", {"config.json": CONFIG})
+    await registry.publish("coach", "merged", {"config.json": CONFIG + b" "})
+    await registry.publish("alien", "base", {"config.json": b'{"model_type": "quux"}'})
     await registry.publish("adapter", "adapter", {"adapter_config.json": b"{}"})
     await registry.publish("datasets/chats", "dataset", {"chats.jsonl": b"{}"})
     await registry.publish("datasets/split", "dataset", {"a.jsonl": b"{}", "b.jsonl": b"{}"})

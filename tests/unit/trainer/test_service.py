@@ -153,6 +153,8 @@ Spec, Lora = jobs_pb2.TrainingSpec, jobs_pb2.LoraSpec
         ({"spec": Spec(method=jobs_pb2.METHOD_FULL)}, (INVALID, "INVALID_ARGUMENT", "spec.quantization")),
         ({"spec": Spec(method=77)}, (INVALID, "INVALID_ARGUMENT", "spec.method")),
         ({"spec": Spec(sample_prompts=["x"] * 33)}, (INVALID, "INVALID_ARGUMENT", "spec.sample_prompts")),
+        ({"spec": Spec(max_length=4097)}, (INVALID, "INVALID_ARGUMENT", "spec.max_length")),
+        ({"base_model": "alien"}, (INVALID, "UNKNOWN_ARCHITECTURE", "base_model")),
         ({"request_id": "r" * 200}, (INVALID, "INVALID_ARGUMENT", "request_id")),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloom_data.templates import FrozenTemplate, read_template
+from tuneloom_trainer.bases import CONFIG_FILE, BaseConfig
 from tuneloom_trainer.worker.protocol import WorkerFailed
 
 
@@ -22,9 +23,23 @@ def read_base(base_dir: Path) -> Base:
     """Raises WorkerFailed with what the base lacks."""
     try:
         template = read_template(base_dir)
-    except ValueError as error:
+        config = BaseConfig.parse((base_dir / CONFIG_FILE).read_bytes())
+    except (ValueError, FileNotFoundError) as error:
         raise WorkerFailed("BASE_MODEL", f"base model: {error}") from error
+    _require_known(config.model_type)
     return Base(_load_tokenizer(base_dir), template)
+
+
+def _require_known(model_type: str) -> None:
+    """The transformers that is installed here has the last word; the service goes by a list."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise WorkerFailed(
+            "BASE_MODEL",
+            f"base model: this worker's transformers does not know the architecture {model_type!r}; use a "
+            "text-generating base that it knows",
+        )
 
 
 def _load_tokenizer(base_dir: Path) -> Any:
