@@ -22,6 +22,15 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_HEADER_BYTES = 32 << 20
 HEADERS_AT_ONCE = 8
 LAYERS_NAMED = 12
+WITHOUT_ADAPTER = (
+    "embed_tokens",
+    "word_embeddings",
+    "wte",
+    "wpe",
+    "embed_in",
+    "embed_out",
+    "lm_head",
+)  # engines refuse
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 
 
@@ -84,8 +93,8 @@ class Bases:
                 names = sorted({layer.rpartition(".")[2] for layer in layers})
                 more = ", …" if len(names) > LAYERS_NAMED else ""
                 raise InvalidArgument(
-                    f"spec.lora.target_modules: {target!r} is no linear layer of {base_model}; it has "
-                    f"{', '.join(names[:LAYERS_NAMED])}{more}",
+                    f"spec.lora.target_modules: {target!r} is no linear layer of {base_model} that takes an adapter; "
+                    f"it has {', '.join(names[:LAYERS_NAMED])}{more}",
                     field="spec.lora.target_modules",
                 )
 
@@ -109,7 +118,7 @@ async def read_base_config(objects: ObjectStore, manifest: Manifest, *, base_mod
 
 
 async def read_linear_layers(objects: ObjectStore, manifest: Manifest) -> frozenset[str]:
-    """Names of the modules with a matrix as weight, from the headers of the safetensors files; empty without any."""
+    """Names of the modules that take an adapter, from the headers of the safetensors files; empty without any."""
     turns = asyncio.Semaphore(HEADERS_AT_ONCE)
 
     async def read(file: FileEntry) -> list[str]:
@@ -143,9 +152,11 @@ def _matrices(header: bytes) -> list[str]:
     try:
         tensors = json.loads(header)
         return [
-            name.removesuffix(".weight")
+            layer
             for name, fields in tensors.items()
-            if name.endswith(".weight") and len(_Tensor.model_validate(fields).shape) == 2
+            if (layer := name.removesuffix(".weight")) != name
+            and len(_Tensor.model_validate(fields).shape) == 2
+            and not layer.endswith(WITHOUT_ADAPTER)
         ]
     except (ValueError, AttributeError, RecursionError):
         return []
