@@ -20,11 +20,15 @@ Files = tuple[FileEntry, ...]
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Files an action needs whole, and weight files of the base of which it needs the header."""
+    """Files an action needs whole, and weight files of the base of which it needs the header.
+
+    `open_ended`: headers and source say which of these are needed whole as well.
+    """
 
     source: Files
     base: Files
     base_headers: Files = ()
+    open_ended: bool = False
 
 
 def no_weights(workspace: Workspace) -> frozenset[str]:
@@ -34,8 +38,8 @@ def no_weights(workspace: Workspace) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`inputs` declares from (source, base); `base_weights` names, once the source and the headers are there, those
-    weight files of the base that are needed whole after all."""
+    """`inputs` declares from (source, base). `base_weights`, of open-ended inputs, names the rest once the source and
+    the headers are there; it parses files, so it runs in a child."""
 
     module: str
     inputs: Callable[[Manifest, Manifest], Inputs]
@@ -46,16 +50,15 @@ def conversion_inputs(source: Manifest, base: Manifest) -> Inputs:
     """The trained weights and the shapes of the base's; after a full fine-tune also the base's companions."""
     weights = tuple(file for file in base.files if file.path.endswith(SUFFIX))
     companions = tuple(file for file in base.files if not file.path.endswith(SUFFIX))
-    if any(file.path == checkpoints.CONFIG_FILE for file in source.files):
-        companions = tuple(file for file in companions if file.path == INDEX_FILE)
     trained = tuple(file for file in source.files if file.path in (checkpoints.WEIGHTS_FILE, checkpoints.CONFIG_FILE))
-    return Inputs(source=trained, base=companions, base_headers=weights)
+    full = all(file.path != checkpoints.CONFIG_FILE for file in source.files)
+    if not full:
+        companions = tuple(file for file in companions if file.path == INDEX_FILE)
+    return Inputs(source=trained, base=companions, base_headers=weights, open_ended=full)
 
 
 def untrained_weights(workspace: Workspace) -> frozenset[str]:
     """After a full fine-tune: the files that hold what was not trained, or what it may be tied to."""
-    if (workspace.source / checkpoints.CONFIG_FILE).is_file():
-        return frozenset()
     trained = read_header(workspace.source / checkpoints.WEIGHTS_FILE)
     stored = read_model(workspace.base, headers=workspace.headers)
     return coverage.of(stored, trained).base_files

@@ -53,7 +53,7 @@ def read_outcome(directory: Path, returncode: int) -> Outcome:
     """An answer counts however the child ended after it; without one the exit status says what happened."""
     workspace = Workspace(directory)
     try:
-        answer = read_answer(workspace.result)
+        answer = read_answer(workspace.result, TransformResult)
     except FileNotFoundError:
         if returncode == -signal.SIGALRM:
             return Refused("DEADLINE_EXCEEDED", _too_long(workspace))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from tuneloom_common.errors import InvalidArgument
 from tuneloom_common.manifests import FileEntry, Manifest
 from tuneloom_common.objects import ObjectStore
 from tuneloom_registry.transforms.actions import ACTIONS, Files, Inputs
+from tuneloom_registry.transforms.planning import base_weights
 from tuneloom_registry.transforms.specs import TransformSpec
 from tuneloom_registry.transforms.workspace import Workspace
 from tuneloom_registry.weights.headers import LENGTH_BYTES, header_length
@@ -39,7 +39,7 @@ async def prepare(
     await _fetch_whole(fetch, inputs.base, workspace.base)
     for file in inputs.base_headers:
         await fetch_header(objects, file, workspace.headers / file.path)
-    needed = await _needed_after_all(workspace, spec)
+    needed = await base_weights(workspace, spec.action) if inputs.open_ended else frozenset()
     await _add(fetch, tuple(file for file in inputs.base_headers if file.path in needed), workspace)
     limit = spec.memory_limit_bytes or memory_limit(inputs)
     spec.model_copy(update={"memory_limit_bytes": limit}).write(workspace.spec)
@@ -50,13 +50,6 @@ async def _fetch_whole(fetch: Fetch, files: Files, directory: Path) -> None:
         await fetch(files, directory)
     else:
         directory.mkdir()
-
-
-async def _needed_after_all(workspace: Workspace, spec: TransformSpec) -> frozenset[str]:
-    try:
-        return await asyncio.to_thread(ACTIONS[spec.action].base_weights, workspace)
-    except (ValueError, OSError) as error:
-        raise InvalidArgument(f"{spec.action}: {error}", reason="INVALID_INPUT") from None
 
 
 async def _add(fetch: Fetch, files: Files, workspace: Workspace) -> None:

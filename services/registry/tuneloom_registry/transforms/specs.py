@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import Lora, Proof
 
+Answer = TypeVar("Answer", "TransformResult", "TransformNeeds")
 ActionName = Literal["convert", "merge"]
 
 
@@ -46,6 +47,10 @@ class TransformSpec(_Wire):
     memory_limit_bytes: int | None = Field(default=None, gt=0)
 
 
+class _Verdict(_Wire):
+    ok: bool
+
+
 class TransformResult(_Wire):
     """What lies in `out/`."""
 
@@ -53,6 +58,13 @@ class TransformResult(_Wire):
     kind: Kind
     lora: Lora | None = None
     proof: Proof | None = None
+
+
+class TransformNeeds(_Wire):
+    """Weight files of the base that the action needs whole, by path."""
+
+    ok: Literal[True] = True
+    base_weights: tuple[str, ...]
 
 
 class TransformRefusal(_Wire):
@@ -63,15 +75,13 @@ class TransformRefusal(_Wire):
     error: str
 
 
-_ANSWER: TypeAdapter[TransformResult | TransformRefusal] = TypeAdapter(
-    Annotated[TransformResult | TransformRefusal, Field(discriminator="ok")]
-)
-
-
 def read_spec(path: Path) -> TransformSpec:
     return TransformSpec.model_validate_json(path.read_bytes())
 
 
-def read_answer(path: Path) -> TransformResult | TransformRefusal:
+def read_answer(path: Path, answer: type[Answer]) -> Answer | TransformRefusal:
     """Raises ValueError for anything else, FileNotFoundError when there is none."""
-    return _ANSWER.validate_json(path.read_bytes())
+    data = path.read_bytes()
+    if _Verdict.model_validate_json(data).ok:
+        return answer.model_validate_json(data)
+    return TransformRefusal.model_validate_json(data)

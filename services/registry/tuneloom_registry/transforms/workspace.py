@@ -42,6 +42,11 @@ class Workspace:
         return self.directory / "result.json"
 
     @property
+    def needs(self) -> Path:
+        """Which weight files of the base are needed whole after all."""
+        return self.directory / "needs.json"
+
+    @property
     def log(self) -> Path:
         return self.directory / "build.log"
 

@@ -57,7 +57,7 @@ def test_a_spec_and_its_answers_come_back_as_they_went(workspace: Workspace) -> 
     lora = Lora(r=4, alpha=8, targets=("q_proj",))
     for answer in (TransformResult(kind="adapter", lora=lora), TransformRefusal(reason="X", error="y")):
         answer.write(workspace.result)
-        assert read_answer(workspace.result) == answer
+        assert read_answer(workspace.result, TransformResult) == answer
     assert not list(workspace.directory.glob("*.part"))
 
 
@@ -66,7 +66,7 @@ def test_readers_know_older_and_newer_writers(workspace: Workspace) -> None:
     spec = read_spec(workspace.spec)
     assert (spec.action, spec.min_greedy_agreement, spec.time_limit_seconds) == ("merge", 0.99, None)
     workspace.result.write_text(json.dumps({"ok": True, "kind": "adapter", "hashes": []}))
-    assert read_answer(workspace.result) == TransformResult(kind="adapter")
+    assert read_answer(workspace.result, TransformResult) == TransformResult(kind="adapter")
 
 
 def test_a_good_child_is_done(workspace: Workspace, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.unit.registry.transforms.conftest import TARGETS, write_base, write_safetensors
 from tests.unit.registry.transforms.test_convert import write_checkpoint, write_full
-from tuneloom_common.errors import InvalidArgument
+from tuneloom_common.errors import InvalidArgument, Unavailable
 from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import BaseRef, FileEntry, Manifest
 from tuneloom_common.objects import ObjectStore
@@ -191,3 +191,26 @@ def test_the_services_side_needs_no_numpy() -> None:
         "assert not {'numpy', 'safetensors', 'torch'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+async def test_a_hostile_header_is_refused_by_a_child(
+    objects: CountingStore, workspace: Workspace, tmp_path: Path
+) -> None:
+    """Headers of a base are parsed in a child, whatever they hold; the service only moves bytes."""
+    write_base(tmp_path / "base")
+    path = tmp_path / "base/model.safetensors"
+    nested = b"[" * (8 << 20)
+    path.write_bytes(len(nested).to_bytes(8, "little") + nested)
+    base = await store(objects, tmp_path / "base", "base")
+    source = await store(objects, write_full(tmp_path / "checkpoint"), "checkpoint")
+    with pytest.raises(InvalidArgument, match="its header is damaged"):
+        await prepare(workspace, CONVERT, source=source, base=base, objects=objects)
+
+
+async def test_a_lost_child_can_be_asked_again(objects: CountingStore, workspace: Workspace, tmp_path: Path) -> None:
+    base = await store(objects, write_base(tmp_path / "base"), "base")
+    source = await store(objects, write_full(tmp_path / "checkpoint"), "checkpoint")
+    workspace.directory.mkdir()
+    workspace.needs.with_name("needs.json.part").mkdir()  # so that it cannot answer
+    with pytest.raises(Unavailable, match="status 1"):
+        await prepare(workspace, CONVERT, source=source, base=base, objects=objects)

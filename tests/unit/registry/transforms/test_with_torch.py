@@ -182,7 +182,7 @@ def run_build(directory: Path, tiny: Path, adapter: Path) -> TransformResult | T
         min_greedy_agreement=0.8,
     )
     transform(workspace, spec)
-    return read_answer(workspace.result)
+    return read_answer(workspace.result, TransformResult)
 
 
 def test_the_build_process_leaves_a_proven_model(tiny: Path, tmp_path: Path) -> None:
