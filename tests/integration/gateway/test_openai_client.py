@@ -3,93 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 import re
 import signal
 import socket
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable
+from asyncio.subprocess import Process
 from typing import Any
 
 import openai
 import pytest
 from aiohttp import web
 
-from tests.fakes import FakeEngine, FakeRegistry, event, serve_registry
-
-KEY = "sk-integration"
-MESSAGES: Any = [{"role": "user", "content": "Who are you?"}]
-Start = Callable[..., Awaitable[Process]]
-
-
-@pytest.fixture
-def registry() -> FakeRegistry:
-    registry = FakeRegistry()
-    base = registry.add("qwen", "base")
-    registry.add("assistant", "adapter", base=base)
-    registry.add("assistant", "adapter", base=base)
-    return registry
-
-
-@pytest.fixture
-async def registry_address(registry: FakeRegistry) -> AsyncIterator[str]:
-    async with serve_registry(registry, token="registry-token") as address:
-        yield address
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[FakeEngine]:
-    async with FakeEngine().running() as engine:
-        yield engine
-
-
-@pytest.fixture
-async def start(registry_address: str, engine: FakeEngine) -> AsyncIterator[Start]:
-    """Starts `python -m tuneloom_gateway` with settings."""
-    processes: list[Process] = []
-
-    async def start(**settings: str) -> Process:
-        values = {
-            "PORT": "0",
-            "REGISTRY_ADDRESS": registry_address,
-            "REGISTRY_TOKEN": "registry-token",
-            "ENGINE_URL": engine.url,
-            "API_KEY_SHA256S": hashlib.sha256(KEY.encode()).hexdigest(),
-            "DRAIN_SECONDS": "10",
-            **settings,
-        }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tuneloom_gateway",
-            stderr=PIPE,
-            env={**os.environ, **{f"TUNELOOM_GATEWAY_{name}": value for name, value in values.items()}},
-        )
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-@pytest.fixture
-async def process(start: Start) -> Process:
-    return await start()
-
-
-@pytest.fixture
-async def client(process: Process) -> AsyncIterator[openai.AsyncOpenAI]:
-    assert process.stderr is not None
-    line = (await process.stderr.readline()).decode()
-    found = re.search(r"http://127\.0\.0\.1:\d+", line)
-    assert found, line
-    async with openai.AsyncOpenAI(base_url=f"{found[0]}/v1", api_key=KEY, max_retries=0) as client:
-        yield client
+from tests.fakes import FakeEngine, FakeRegistry, event
+from tests.integration.gateway.conftest import KEY, MESSAGES, Start
 
 
 async def test_chat(client: openai.AsyncOpenAI, engine: FakeEngine, registry: FakeRegistry) -> None:

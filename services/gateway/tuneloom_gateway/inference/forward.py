@@ -11,6 +11,7 @@ import structlog
 from pydantic import SecretStr
 
 from tuneloom_common.errors import Unavailable
+from tuneloom_common.tracebacks import describe
 from tuneloom_gateway.errors import EngineTimeout
 from tuneloom_gateway.metrics import Metrics
 from tuneloom_gateway.routing.endpoints import Endpoints
@@ -76,7 +77,7 @@ class Upstream:
                 return response
         except _LOST as error:
             # Nothing was answered: the engine was restarted or evicted, or closed an idle connection.
-            log.info("engine connection lost, trying once more", replica=served.replica, error=repr(error))
+            log.info("engine connection lost, trying once more", replica=served.replica, error=describe(error))
             self._metrics.upstream_errors.labels("lost").inc()
             self._replicas.forget(served.replica, url)
         url = await self._replicas.url(served.replica)
@@ -110,7 +111,7 @@ class Upstream:
             ) from None
         except aiohttp.ClientError as error:
             self._metrics.upstream_errors.labels("lost").inc()
-            log.warning("engine failed", replica=served.replica, error=repr(error))
+            log.warning("engine failed", replica=served.replica, error=describe(error))
             raise Unavailable(
                 f"the engine for {served.model} does not answer; it may be starting: try again in a "
                 "minute, and see GET /readyz",

@@ -10,6 +10,7 @@ import structlog
 from starlette.types import Send
 
 from tuneloom_common.errors import Unavailable
+from tuneloom_common.tracebacks import describe
 from tuneloom_gateway.errors import Answer, answer, encode, without_paths
 from tuneloom_gateway.metrics import USAGE_TAIL_BYTES, Metrics
 from tuneloom_gateway.routing.served import ServedVersion
@@ -74,7 +75,7 @@ async def _relay_events(
         metrics.count_tokens(served.model, await _relay_chunks(response, send))
     except (aiohttp.ClientError, TimeoutError) as error:
         # The status line is long gone; OpenAI clients raise an error for an event like this one.
-        log.warning("engine broke off a stream", replica=served.replica, error=repr(error))
+        log.warning("engine broke off a stream", replica=served.replica, error=describe(error))
         metrics.upstream_errors.labels("broken").inc()
         text = f"the engine for {served.model} broke off its answer; what came so far is incomplete, try again"
         last = b"\n\ndata: " + encode(text, kind="server_error", code="engine_broke_off") + b"\n\n"
@@ -88,7 +89,7 @@ async def _relay_error(
     if status >= 500:
         metrics.upstream_errors.labels("status").inc()
     if status >= 500 or status in _GATEWAY_AT_FAULT:
-        log.warning("engine error", status=status, body=body[:2000].decode(errors="replace"))
+        log.warning("engine error", replica=served.replica, status=status, bytes=len(body))
     if status in _GATEWAY_AT_FAULT:
         raise Unavailable(f"the engine for {served.model} {_GATEWAY_AT_FAULT[status]}", reason="ENGINE_MISCONFIGURED")
     shaped = _shaped(status, body, hidden=(served.engine_model, served.replica), shown=asked_for)
