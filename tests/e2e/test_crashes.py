@@ -69,7 +69,7 @@ def kill(victim: str, installation: Installation) -> None:
 
 
 def processes(installation: Installation) -> dict[int, str]:
-    """Command lines, NUL-separated, of everything that runs for this home."""
+    """Command lines, NUL-separated, of everything that runs for this home: workers know it by their directory."""
     found = {}
     mark = f"TUNELOOM_HOME={installation.home.path}\0".encode()
     for entry in Path("/proc").iterdir():
@@ -79,7 +79,7 @@ def processes(installation: Installation) -> dict[int, str]:
                 command = (entry / "cmdline").read_text()
             except OSError:
                 continue
-            if mark in environment and command:
+            if command and (mark in environment or str(installation.home.path) in command):
                 found[int(entry.name)] = command
     return found
 

@@ -77,6 +77,7 @@ def test_submitting_a_file_uploads_it_first(world: World, say: Say) -> None:
     file = world.dataset("faq")
     arguments = ("--data", str(file), "--output", "helper", "--set", "lora.r=8", "--merge", "--request-id", "mine")
     said = say("jobs", "submit", *arguments).output
+    assert said.split()[0] == "job-new"  # scripts take it from there
     assert "job-new  seed + datasets/faq/versions/1 -> models/helper" in said
     assert "tuneloom jobs watch job-new" in said
     [request] = world.trainer.requests

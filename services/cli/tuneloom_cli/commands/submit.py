@@ -39,7 +39,7 @@ def submit(
     spec = parse_overrides(set_ or (), sample or ())
 
     async def create(services: Services) -> Job:
-        dataset = await _dataset(services, data, quiet=as_json)
+        dataset = await _dataset(services, data)
         model = output if output.startswith("models/") else f"models/{output}"
         wanted = JobRequest(base, dataset, model, recipe, spec, merge)
         if check_only:
@@ -59,7 +59,7 @@ def submit(
     exit_by_state(job)
 
 
-async def _dataset(services: Services, data: str, *, quiet: bool) -> str:
+async def _dataset(services: Services, data: str) -> str:
     """The dataset's resource name, after uploading when a file was given."""
     if data.startswith("datasets/"):
         return data
@@ -73,10 +73,7 @@ async def _dataset(services: Services, data: str, *, quiet: bool) -> str:
     report = checked(file)
     if not report.passed:
         raise InvalidArgument(f"{file}: {report.summary()}; 'tuneloom data check {file}' lists them")
-    version = await upload_dataset(services.registry, dataset_id(file), file)
-    if not quiet:
-        out.print(f"{file} is {version.name}", soft_wrap=True)
-    return str(version.name)
+    return str((await upload_dataset(services.registry, dataset_id(file), file)).name)
 
 
 def exit_by_state(job: Job) -> None:

@@ -116,7 +116,7 @@ def _service(name: str, address: str, **settings: str) -> Service:
     theirs = {
         variable: value
         for variable, value in os.environ.items()
-        if variable.startswith((prefix, *SHARED[name])) and variable not in fixed
+        if variable.startswith((prefix, *SHARED[name], "TUNELOOM_HOME")) and variable not in fixed
     }
     return Service(name, f"tuneloom_{name}", port, {**ours, **theirs})
 

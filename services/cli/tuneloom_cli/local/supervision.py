@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from tuneloom_cli.local.home import Connection, Home
@@ -25,38 +27,53 @@ BAD_SETTINGS = 2
 
 async def supervise(home: Home, connection: Connection, base: Path, base_name: str) -> None:
     """Starts everything, offers the base model, and returns after SIGTERM or SIGINT."""
-    import fcntl
-
     ready = home.path / "ready"
     ready.unlink(missing_ok=True)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    services = local_services(home, connection)
+    with _locked(home):
+        check_ports(services)
+        try:
+            async with _kept(services, home.logs) as keepers:
+                base_engine = await offer_base(connection, base, base_name)
+                ready.write_text(str(os.getpid()))
+                _tell(home, connection)
+                warming = asyncio.create_task(warm(connection, base_engine))
+                await asyncio.wait({asyncio.create_task(stop.wait()), *keepers}, return_when=asyncio.FIRST_COMPLETED)
+                warming.cancel()
+        finally:
+            ready.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(home: Home) -> Iterator[None]:
+    """Marks this process as the one that runs the home."""
+    import fcntl
+
     with home.lock_file.open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        services = local_services(home, connection)
-        check_ports(services)
-        keepers: list[asyncio.Task[None]] = []
-        try:
-            for service in services:
-                keeper = asyncio.create_task(keep(service, home.logs / f"{service.name}.log"))
-                keepers.append(keeper)
-                await answering(service, keeper)
-            base_engine = await offer_base(connection, base, base_name)
-            ready.write_text(str(os.getpid()))
-            _tell(home, connection)
-            warming = asyncio.create_task(warm(connection, base_engine))
-            await asyncio.wait({asyncio.create_task(stop.wait()), *keepers}, return_when=asyncio.FIRST_COMPLETED)
-            warming.cancel()
-        finally:
-            ready.unlink(missing_ok=True)
-            failed = [keeper.exception() for keeper in keepers if keeper.done() and not keeper.cancelled()]
-            for keeper in reversed(keepers):
-                keeper.cancel()
-            await asyncio.gather(*keepers, return_exceptions=True)
+        yield
+
+
+@asynccontextmanager
+async def _kept(services: list[Service], logs: Path) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Starts the services one after the other and stops them in reverse; raises what ended one of them for good."""
+    keepers: list[asyncio.Task[None]] = []
+    try:
+        for service in services:
+            keepers.append(asyncio.create_task(keep(service, logs / f"{service.name}.log")))
+            await answering(service, keepers[-1])
+        yield keepers
+    finally:
+        failed = [keeper.exception() for keeper in keepers if keeper.done() and not keeper.cancelled()]
+        for keeper in reversed(keepers):
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
     for error in failed:
         if error is not None:
             raise error

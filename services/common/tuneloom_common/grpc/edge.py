@@ -95,7 +95,7 @@ class Edge(grpc.aio.ServerInterceptor):
         if found is None:
             raise errors.Unauthenticated(
                 "the service token is missing or wrong; send 'authorization: Bearer TOKEN' "
-                "('tuneloom key --services' prints the tokens of services that 'tuneloom up' started)"
+                "('tuneloom key --grpc' prints the one of services that 'tuneloom up' started)"
             )
         if scope := self._scopes.get(method):
             found.require(scope)

@@ -30,6 +30,7 @@ if _version_not_supported:
 class RegistryServiceStub:
     """Keeps immutable, content-addressed versions of datasets and models.
     Errors are google.rpc.Status with one ErrorInfo (domain "registry.tuneloom") and, for bad arguments, BadRequest.
+    Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
     def __init__(self, channel):
@@ -133,6 +134,7 @@ class RegistryServiceStub:
 class RegistryServiceServicer:
     """Keeps immutable, content-addressed versions of datasets and models.
     Errors are google.rpc.Status with one ErrorInfo (domain "registry.tuneloom") and, for bad arguments, BadRequest.
+    Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
     def UploadBlob(self, request_iterator, context):
@@ -367,6 +369,7 @@ def add_RegistryServiceServicer_to_server(servicer, server):
 class RegistryService:
     """Keeps immutable, content-addressed versions of datasets and models.
     Errors are google.rpc.Status with one ErrorInfo (domain "registry.tuneloom") and, for bad arguments, BadRequest.
+    Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
     @staticmethod

@@ -31,6 +31,7 @@ GRPC_VERSION: str
 class RegistryServiceStub:
     """Keeps immutable, content-addressed versions of datasets and models.
     Errors are google.rpc.Status with one ErrorInfo (domain "registry.tuneloom") and, for bad arguments, BadRequest.
+    Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
     @_typing.overload
@@ -82,6 +83,7 @@ class RegistryServiceStub:
 class RegistryServiceAsyncStub(RegistryServiceStub):
     """Keeps immutable, content-addressed versions of datasets and models.
     Errors are google.rpc.Status with one ErrorInfo (domain "registry.tuneloom") and, for bad arguments, BadRequest.
+    Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -129,6 +131,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps immutable, content-addressed versions of datasets and models.
     Errors are google.rpc.Status with one ErrorInfo (domain "registry.tuneloom") and, for bad arguments, BadRequest.
+    Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
     @_abc_1.abstractmethod

@@ -29,6 +29,7 @@ if _version_not_supported:
 class TrainerServiceStub:
     """Runs fine-tuning jobs that survive the death of any process.
     Errors are google.rpc.Status with one ErrorInfo (domain "trainer.tuneloom") and, for bad arguments, BadRequest.
+    Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
     def __init__(self, channel):
@@ -92,6 +93,7 @@ class TrainerServiceStub:
 class TrainerServiceServicer:
     """Runs fine-tuning jobs that survive the death of any process.
     Errors are google.rpc.Status with one ErrorInfo (domain "trainer.tuneloom") and, for bad arguments, BadRequest.
+    Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
     def CreateTrainingJob(self, request, context):
@@ -230,6 +232,7 @@ def add_TrainerServiceServicer_to_server(servicer, server):
 class TrainerService:
     """Runs fine-tuning jobs that survive the death of any process.
     Errors are google.rpc.Status with one ErrorInfo (domain "trainer.tuneloom") and, for bad arguments, BadRequest.
+    Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
     @staticmethod

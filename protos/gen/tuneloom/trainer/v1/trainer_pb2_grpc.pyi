@@ -30,6 +30,7 @@ GRPC_VERSION: str
 class TrainerServiceStub:
     """Runs fine-tuning jobs that survive the death of any process.
     Errors are google.rpc.Status with one ErrorInfo (domain "trainer.tuneloom") and, for bad arguments, BadRequest.
+    Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
     @_typing.overload
@@ -65,6 +66,7 @@ class TrainerServiceStub:
 class TrainerServiceAsyncStub(TrainerServiceStub):
     """Runs fine-tuning jobs that survive the death of any process.
     Errors are google.rpc.Status with one ErrorInfo (domain "trainer.tuneloom") and, for bad arguments, BadRequest.
+    Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -96,6 +98,7 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs fine-tuning jobs that survive the death of any process.
     Errors are google.rpc.Status with one ErrorInfo (domain "trainer.tuneloom") and, for bad arguments, BadRequest.
+    Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
     @_abc_1.abstractmethod
