@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,23 @@ def test_data_that_cannot_be_trained_on_is_refused_with_row_and_way_out(
         load(path, tokenizer, **options)
 
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "preference",
+    [{"label": False}, {"chosen": "good", "rejected": "bad"}, {"rejected_response": "bad"}],
+    ids=lambda keys: "+".join(keys),
+)
+def test_preference_rows_are_not_trained_as_answers(tokenizer: Any, tmp_path: Path, preference: dict[str, Any]) -> None:
+    """A file that came past the check at upload, or was stored by an earlier release."""
+    path = tmp_path / "rows.jsonl"
+    rows = [{"messages": row("q", "a")}, {"messages": row("q", "bad"), **preference}]
+    path.write_text("".join(json.dumps(fields) + "\n" for fields in rows))
+
+    with pytest.raises(WorkerFailed, match=r"1 of 2 rows cannot be trained on: row 2") as caught:
+        load(path, tokenizer)
+
+    assert caught.value.reason == "DATA_CONTRACT"
 
 
 def test_a_few_rows_that_are_too_long_are_left_out_and_named(tokenizer: Any, tmp_path: Path) -> None:
