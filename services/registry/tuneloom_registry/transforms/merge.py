@@ -59,8 +59,8 @@ def merge(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Adapter:
     """Writes the merged model to `out`, a directory that must not exist yet."""
-    adapter = read_adapter(adapter_dir)
     tensors = read_model(base)
+    adapter = read_adapter(adapter_dir, base_tensors=tensors)
     _require_mergeable(adapter, tensors)
     out.mkdir()
     with ShardedWriter(out, list(tensors.values()), max_shard_bytes=max_shard_bytes) as writer:

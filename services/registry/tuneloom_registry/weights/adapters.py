@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +47,11 @@ class Adapter:
         return Lora(r=self.r, alpha=self.alpha, targets=self.targets, rslora=self.rslora)
 
 
-def read_adapter(directory: Path, *, seconds: float = MATCH_SECONDS) -> Adapter:
-    """Reads and validates; raises Refusal naming what an engine would refuse. Patterns get `seconds` of CPU time."""
+def read_adapter(directory: Path, *, base_tensors: Iterable[str] = (), seconds: float = MATCH_SECONDS) -> Adapter:
+    """Reads and validates; raises Refusal naming what an engine would refuse.
+
+    Patterns get `seconds` of CPU time, also for the modules of a base that PEFT is going to match them with.
+    """
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (directory / name).is_file():
             raise Refusal("ADAPTER_INVALID", f"{name} is missing; an adapter is what PEFT's save_pretrained writes")
@@ -55,6 +59,8 @@ def read_adapter(directory: Path, *, seconds: float = MATCH_SECONDS) -> Adapter:
     pairs = _read_pairs(directory / WEIGHTS_FILE)
     try:
         with bounded_matching(seconds):
+            for pattern in config.other_patterns:
+                probe(pattern, (*pairs, *_modules(base_tensors)))
             updates = _updates(config, pairs)
     except ValueError as error:
         raise Refusal("ADAPTER_INVALID", f"{CONFIG_FILE}: {error}") from None
@@ -81,8 +87,6 @@ def _read_pairs(path: Path) -> dict[str, tuple[TensorSlice, TensorSlice]]:
 
 def _updates(config: AdapterConfig, pairs: dict[str, tuple[TensorSlice, TensorSlice]]) -> dict[str, Update]:
     ranks, alphas = Overrides(config.rank_pattern or {}), Overrides(config.alpha_pattern or {})
-    for pattern in config.other_patterns:
-        probe(pattern, pairs)
     updates = {}
     for module, (a, b) in pairs.items():
         rank = a.shape[0]
@@ -91,3 +95,12 @@ def _updates(config: AdapterConfig, pairs: dict[str, tuple[TensorSlice, TensorSl
         scale = alphas.get(module, config.lora_alpha) / (math.sqrt(rank) if config.use_rslora else rank)
         updates[f"{module}.weight"] = Update(module, a, b, scale)
     return updates
+
+
+def _modules(tensors: Iterable[str]) -> list[str]:
+    """The modules that hold the tensors, and the modules that hold those."""
+    found: dict[str, None] = {}
+    for name in tensors:
+        while name := name.rpartition(".")[0]:
+            found[name] = None
+    return list(found)

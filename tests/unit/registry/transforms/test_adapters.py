@@ -16,9 +16,9 @@ Q_PROJ, DOWN_PROJ = TARGETS
 PREFIX = f"base_model.model.{Q_PROJ}"
 
 
-def refused(directory: Path, **limits: float) -> Refusal:
+def refused(directory: Path, **more: Any) -> Refusal:
     with pytest.raises(Refusal) as caught:
-        read_adapter(directory, **limits)
+        read_adapter(directory, **more)
     return caught.value
 
 
@@ -168,6 +168,15 @@ def test_a_pattern_that_never_ends_is_refused(tmp_path: Path, key: str, pattern:
     error = refused(directory, seconds=0.2)
     assert error.reason == "ADAPTER_INVALID"
     assert "to match" in str(error)
+
+
+def test_a_pattern_that_never_ends_on_a_module_of_the_base_is_refused(tmp_path: Path) -> None:
+    """PEFT matches it with every module of the model, adapted or not."""
+    directory = write_adapter(tmp_path / "a", target_modules=r"vision(.|.|.)*!")
+    read_adapter(directory)
+    for tensor in ("vision_tower.encoder.layers.0.norm.weight", "vision_tower.encoder.layers.0.norm.a.b"):
+        error = refused(directory, base_tensors=[tensor], seconds=0.2)
+        assert "to match" in str(error)
 
 
 @pytest.mark.parametrize("pattern", ["(", "*", "(?P<a>x)(?P<a>x)", "a{99999999999}", "x" * 5000])
