@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tuneloom_data.templates import read_template
+from tuneloom_data.templates import MAX_CONFIG_BYTES, MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES, read_template
 
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}\n"
 
@@ -19,8 +19,9 @@ def model_dir(directory: Path, **files: Any) -> Path:
     directory.mkdir(exist_ok=True)
     for name, content in {"tokenizer__json": {"added_tokens": []}, **files}.items():
         if content is not None:
-            text = content if isinstance(content, str) else json.dumps(content)
-            (directory / name.replace("__", ".")).write_text(text)
+            text = content if isinstance(content, (str, bytes)) else json.dumps(content)
+            data = text if isinstance(text, bytes) else text.encode()
+            (directory / name.replace("__", ".")).write_bytes(data)
     return directory
 
 
@@ -69,7 +70,16 @@ def test_stop_tokens_are_the_tokenizers_and_the_generation_configs(tmp_path: Pat
     assert found.stop_tokens == ("<|end|>", "<|eot|>")
 
 
-@pytest.mark.parametrize("ids", [7, [7], None, []])
+def test_a_tokenizer_has_a_largest_size_and_is_not_read_beyond_it(tmp_path: Path) -> None:
+    directory = model_dir(tmp_path, chat_template__jinja=TEMPLATE)
+    with (directory / "tokenizer.json").open("wb") as sparse:
+        sparse.truncate(MAX_TOKENIZER_BYTES + 1)
+
+    with pytest.raises(ValueError, match=r"tokenizer.json is larger than the 128 MiB allowed; save the model again"):
+        read_template(directory)
+
+
+@pytest.mark.parametrize("ids", [7, [7], [7, [8], {"a": 1}, "x"], None, []])
 def test_one_id_none_or_a_list_are_all_ways_to_say_where_to_stop(tmp_path: Path, ids: Any) -> None:
     found = read_template(
         model_dir(
@@ -92,6 +102,17 @@ def test_one_id_none_or_a_list_are_all_ways_to_say_where_to_stop(tmp_path: Path,
         ({"tokenizer_config__json": {"chat_template": [{"name": "rag", "template": "x"}]}}, "no chat template"),
         ({"tokenizer_config__json": "{torn"}, "tokenizer_config.json is not JSON"),
         ({"tokenizer__json": "{torn", "chat_template__jinja": TEMPLATE}, "tokenizer.json is not JSON"),
+        ({"tokenizer__json": "[" * 100_000, "chat_template__jinja": TEMPLATE}, "tokenizer.json is nested too deeply"),
+        ({"tokenizer_config__json": "9" * 5000}, "tokenizer_config.json is not JSON"),
+        ({"tokenizer__json": {"added_tokens": [{"id": 1}]}, "chat_template__jinja": TEMPLATE}, "added_tokens must be"),
+        ({"tokenizer__json": {"added_tokens": 7}, "chat_template__jinja": TEMPLATE}, "added_tokens must be"),
+        ({"tokenizer_config__json": {"chat_template": TEMPLATE, "eos_token": 7}}, "eos_token must be a string"),
+        ({"tokenizer_config__json": {"chat_template": ["x", {"name": "default"}]}}, "no chat template"),
+        ({"tokenizer_config__json": {"chat_template": "\ud800"}}, "chat_template holds half of a surrogate pair"),
+        ({"chat_template__jinja": b"\xff"}, "chat_template.jinja is not UTF-8 .byte 0"),
+        ({"tokenizer__json": b"\xff", "chat_template__jinja": TEMPLATE}, "tokenizer.json is not UTF-8"),
+        ({"chat_template__jinja": "x" * (MAX_TEMPLATE_BYTES + 1)}, "chat_template.jinja is larger than the 1 MiB"),
+        ({"tokenizer_config__json": " " * (MAX_CONFIG_BYTES + 1)}, "tokenizer_config.json is larger than the 16 MiB"),
     ],
 )
 def test_what_is_missing_or_torn_is_named(tmp_path: Path, files: dict[str, Any], words: str) -> None:
