@@ -9,6 +9,9 @@ from typing import Any, Literal, get_args
 from tuneloom_data.parts import Part
 
 Role = Literal["system", "user", "assistant", "tool"]
+TrainingRow = dict[str, Any]
+"""A row in the `messages` format, as it stands in a file."""
+
 ROLES: tuple[str, ...] = get_args(Role)
 
 
@@ -32,6 +35,11 @@ class Message:
         """The message as chat templates read it."""
         return {"role": self.role, "content": self.content, **self.extra}
 
+    def as_entry(self) -> dict[str, Any]:
+        """The message as a row in the `messages` format holds it."""
+        weight = {"weight": 0} if self.role == "assistant" and not self.trained else {}
+        return {**self.for_template(), **weight}
+
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
@@ -40,6 +48,11 @@ class Conversation:
     row: int
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
+
+    def as_row(self) -> TrainingRow:
+        """The conversation as a row in the `messages` format, from which it can be read again."""
+        tools = {"tools": [dict(tool) for tool in self.tools]} if self.tools else {}
+        return {"messages": [message.as_entry() for message in self.messages], **tools}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -65,6 +66,14 @@ def test_the_mix_is_not_changed_by_what_is_made_of_it() -> None:
     assert before == MIX
 
 
+def test_only_answered_dialogues_are_continued() -> None:
+    asked = {"messages": [{"role": "user", "content": "sum 1"}]}
+
+    for row in rows(mix=[asked, *MIX], rows=1000):
+        roles = [message["role"] for message in row["messages"]]
+        assert row == asked or not any(pair == ("user", "user") for pair in pairwise(roles))
+
+
 def test_languages_can_be_chosen() -> None:
     def chinese(text: str) -> bool:
         return any("\u4e00" <= character <= "\u9fff" for character in text)
@@ -84,6 +93,9 @@ def test_languages_can_be_chosen() -> None:
         ({"mix_share": 1.5}, "between 0 and 1"),
         ({"mix_share": float("nan")}, "between 0 and 1"),
         ({"mix": ()}, "the mix is empty"),
+        ({"mix": [*MIX, {"instruction": "x"}]}, "row 11 of the mix has no messages"),
+        ({"mix": [MIX]}, "row 1 of the mix has no messages"),
+        ({"mix": [{"messages": ["x"]}]}, "row 1 of the mix has no messages"),
         ({"languages": ("xx",)}, "languages"),
         ({"languages": ()}, "languages"),
     ],
