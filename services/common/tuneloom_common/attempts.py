@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 class Slots(Generic[T]):
     """`claim` gets the ids that this process holds and returns an item or None; `process` carries it to the end of
-    one attempt and raises nothing but for mistakes of ours. `topic` is notified when there may be new work."""
+    one attempt. What it raises costs that attempt and nothing else. `topic` is notified when there may be new work."""
 
     def __init__(
         self,
@@ -73,6 +73,8 @@ class Slots(Generic[T]):
             await self._process(item)
         except PASSING as error:  # the lease runs out and the item is claimed again
             log.warning(f"an attempt could not be ended: {error_line(error)}", item=self._id_of(item))
+        except Exception:  # a mistake of ours in one item must not end the others
+            log.exception("an attempt failed unexpectedly; it is tried again when its lease runs out")
         finally:
             self._mine.discard(self._id_of(item))
         return True

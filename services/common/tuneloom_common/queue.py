@@ -86,14 +86,19 @@ class LeasedQueue:
         `mine` are the ids its caller holds: a process that was suspended past its leases keeps its own work.
         """
         columns, now = self.table.c, self.clock()
-        due = sa.and_(columns.state.in_(self._waiting), sa.or_(columns.ready_time.is_(None), columns.ready_time <= now))
-        abandoned = sa.and_(columns.state.in_(self._held), columns.lease_expire_time < now)
-        query = sa.select(self.table).where(sa.or_(due, abandoned)).order_by(columns.sequence).limit(1)
-        if mine:
-            query = query.where(columns.id.not_in(list(mine)))
-        if lock:
-            query = query.with_for_update(skip_locked=True)
-        return (await db.execute(query)).one_or_none()
+        ready = sa.or_(columns.ready_time.is_(None), columns.ready_time <= now)
+        # One query a state: each walks the index of (state, sequence) up to the first that is due.
+        queries = [
+            *(sa.select(self.table).where(columns.state == state, ready) for state in self._waiting),
+            *(sa.select(self.table).where(columns.state == s, columns.lease_expire_time < now) for s in self._held),
+        ]
+        found = []
+        for query in queries:
+            one = query.where(columns.id.not_in(list(mine))).order_by(columns.sequence).limit(1)
+            row = (await db.execute(one.with_for_update(skip_locked=True) if lock else one)).one_or_none()
+            if row is not None:
+                found.append(row)
+        return min(found, key=lambda row: row.sequence, default=None)
 
     async def take(self, db: Transaction, row: Any, **values: Any) -> Lease:
         """Claims the row that `next` found in the same transaction; `values` are set along with it."""

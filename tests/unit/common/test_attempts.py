@@ -20,6 +20,7 @@ class Work:
     def __init__(self, *items: str, failing: tuple[Exception, ...] = ()) -> None:
         self.items = list(items)
         self.failing = list(failing)
+        self.raising: dict[str, Exception] = {"doomed": AWAY, "buggy": KeyError("x")}
         self.notifier = Notifier()
         self.done: list[str] = []
         self.seen: list[set[str]] = []
@@ -35,8 +36,8 @@ class Work:
         await asyncio.sleep(0)
         self.done.append(item)
         self.changed.set()
-        if item == "doomed":
-            raise AWAY
+        if item in self.raising:
+            raise self.raising[item]
 
     async def run_until(self, *done: str, slots: int = 1) -> None:
         running = asyncio.create_task(
@@ -68,9 +69,9 @@ async def test_a_claim_names_what_this_process_holds() -> None:
     assert {"a"} in work.seen
 
 
-async def test_trouble_with_the_database_ends_no_slot() -> None:
-    work = Work("doomed", "a", failing=(LeaseLost(),))
-    await work.run_until("doomed", "a")
+async def test_trouble_with_the_database_or_one_item_ends_no_slot() -> None:
+    work = Work("doomed", "buggy", "a", failing=(LeaseLost(),))
+    await work.run_until("doomed", "buggy", "a")
     assert work.seen[-1] == set()
 
 
