@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.benchmarks.merging import builds, measured
 from tests.benchmarks.merging.model import compare, write_adapter, write_base
-from tuneloom_registry.builder import CHILD_ENVIRONMENT
+from tuneloom_registry.runner import CHILD_ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 3

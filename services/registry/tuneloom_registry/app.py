@@ -12,17 +12,17 @@ import structlog
 
 from tuneloom.registry.v1 import registry_pb2_grpc
 from tuneloom_common import logging
+from tuneloom_common.blob_cache import BlobCache
 from tuneloom_common.database import open_database
 from tuneloom_common.errors import TuneloomError
 from tuneloom_common.grpc import bind, build_server, run_until, stop_signals
 from tuneloom_common.objects import ObjectStore
 from tuneloom_common.principals import Principals
 from tuneloom_common.settings import load
-from tuneloom_registry.build_store import BuildStore
-from tuneloom_registry.builder import Builder
+from tuneloom_registry.runner import Runner, Transforms
 from tuneloom_registry.service import SCOPES, RegistryService
 from tuneloom_registry.settings import RegistrySettings
-from tuneloom_registry.store import VersionStore
+from tuneloom_registry.store import BuildStore, VersionStore
 
 SERVICE_NAME = "tuneloom.registry.v1.RegistryService"
 log = structlog.get_logger()
@@ -34,7 +34,7 @@ class RegistryApp:
 
     server: grpc.aio.Server
     port: int
-    builder: Builder
+    runner: Runner
     versions: VersionStore
     builds: BuildStore
     objects: ObjectStore
@@ -45,7 +45,9 @@ async def build(settings: RegistrySettings, stack: AsyncExitStack) -> RegistryAp
     database = await open_database(settings.database_url, migrations="tuneloom_registry.migrations")
     stack.push_async_callback(database.dispose)
     versions = VersionStore(database)
-    builds = BuildStore(database, lease=timedelta(seconds=settings.build_lease_seconds))
+    builds = BuildStore(
+        database, lease=timedelta(seconds=settings.build_lease_seconds), max_attempts=settings.build_max_attempts
+    )
     objects = ObjectStore(settings.objects_url)
     staging = settings.work_dir / "uploads"
     staging.mkdir(parents=True, exist_ok=True)
@@ -62,18 +64,21 @@ async def build(settings: RegistrySettings, stack: AsyncExitStack) -> RegistryAp
         ],
     )
     port = bind(server, f"{settings.host}:{settings.port}", setting="TUNELOOM_REGISTRY_PORT")
-    builder = Builder(
+    runner = Runner(
         versions=versions,
         builds=builds,
         objects=objects,
-        work_dir=settings.work_dir / "builds",
-        command=settings.build_command,
+        cache=BlobCache(objects, settings.blob_cache_dir, max_bytes=settings.blob_cache_bytes),
+        transforms=Transforms(
+            command=settings.build_command,
+            work_dir=settings.work_dir / "builds",
+            proof_dtype=settings.proof_dtype,
+            time_limit_seconds=settings.build_timeout_seconds,
+        ),
         slots=settings.build_slots,
         lease_seconds=settings.build_lease_seconds,
-        proof_dtype=settings.proof_dtype,
-        time_limit_seconds=settings.build_timeout_seconds,
     )
-    return RegistryApp(server, port, builder, versions, builds, objects)
+    return RegistryApp(server, port, runner, versions, builds, objects)
 
 
 async def serve(settings: RegistrySettings) -> None:
@@ -83,7 +88,7 @@ async def serve(settings: RegistrySettings) -> None:
         app = await build(settings, stack)
         await app.server.start()
         log.info(f"registry listens on {settings.host}:{app.port}, objects in {settings.objects_url}")
-        await run_until(stop, app.server, app.builder.run())
+        await run_until(stop, app.server, app.runner.run())
 
 
 def main() -> None:

@@ -11,18 +11,14 @@ from tuneloom.registry.v1 import builds_pb2, registry_pb2, versions_pb2
 from tuneloom_common.errors import InvalidArgument
 from tuneloom_common.kinds import Kind
 from tuneloom_common.names import AliasName, VersionName
-from tuneloom_registry.models import (
+from tuneloom_registry.builds import (
     DEFAULT_MAX_SHARD_BYTES,
     DEFAULT_MIN_GREEDY_AGREEMENT,
-    Alias,
     Build,
     BuildSpec,
     BuildState,
-    Collection,
-    Fence,
-    ModelEvent,
-    Version,
 )
+from tuneloom_registry.versions import Alias, Collection, Fence, ModelEvent, Version
 
 _KINDS = {kind: versions_pb2.ArtifactKind.Value(f"ARTIFACT_KIND_{kind.name}") for kind in Kind}
 _STATES = {state: builds_pb2.BuildState.Value(f"BUILD_STATE_{state.name}") for state in BuildState}

@@ -20,10 +20,10 @@ from tuneloom_common.objects import ObjectStore
 from tuneloom_common.paging import decode_number, decode_token, encode_token, page_limit
 from tuneloom_data.contract import check_file
 from tuneloom_registry import mapping
-from tuneloom_registry.admission import check_contents
-from tuneloom_registry.build_store import BuildStore
-from tuneloom_registry.models import check_registrable
-from tuneloom_registry.store import VersionStore
+from tuneloom_registry.admission import check_base, check_contents
+from tuneloom_registry.store import BuildStore, VersionStore
+from tuneloom_registry.store.versions import MODELS
+from tuneloom_registry.versions import check_registrable
 
 WATCH_POLL_SECONDS = 1.0
 
@@ -154,6 +154,9 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         if manifest.kind is Kind.DATASET:
             await self._check_dataset(manifest)
         await self._versions.get_collection(request.parent)
+        if (base := manifest.base) is not None:
+            found = await self._versions.find_digest(base.digest, parent=f"models/{base.model}")
+            check_base(base, found.manifest if found else None)
         if request.validate_only:
             return versions_pb2.Version(digest=manifest.digest)
         await self._objects.put_manifest(manifest)
@@ -215,15 +218,15 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         sequence = request.after_sequence
         if sequence < 0:
             sequence = await self._versions.last_sequence()
-        await context.send_initial_metadata(())
-        while True:
-            rings = self._versions.bell.rings
-            events = await self._versions.events_after(sequence)
-            for event in events:
-                sequence = event.sequence
-                yield mapping.to_event(event)
-            if not events:
-                await self._versions.bell.wait(WATCH_POLL_SECONDS, since=rings)
+        with self._versions.notifier.subscribe(MODELS) as changes:
+            await context.send_initial_metadata(())
+            while True:
+                events = await self._versions.events_after(sequence)
+                for event in events:
+                    sequence = event.sequence
+                    yield mapping.to_event(event)
+                if not events:
+                    await changes.wait(WATCH_POLL_SECONDS)
 
     # Builds
 

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from tuneloom_common.blob_cache import DEFAULT_MAX_BYTES
 from tuneloom_common.principals import PrincipalEntry
 from tuneloom_common.settings import ServiceSettings
 
@@ -26,9 +27,14 @@ class RegistrySettings(ServiceSettings):
     database_url: str = "sqlite+aiosqlite:///.tuneloom/registry.db"
     objects_url: str
     work_dir: Path = Path(".tuneloom/registry")
+    blob_cache_dir: Path = Path(".tuneloom/blobs")
+    """Shared by the registry, the trainer and the engine host of one machine."""
+    blob_cache_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=0)
     build_command: tuple[str, ...] = (sys.executable, "-m", "tuneloom_registry.transforms")
     build_slots: int = Field(default=2, ge=1, le=64)
     build_lease_seconds: float = Field(default=10.0, gt=0)
+    build_max_attempts: int = Field(default=5, ge=1)
+    """Children that may be lost in a row before a build fails."""
     build_timeout_seconds: float = Field(default=6 * 3600.0, gt=0)
     proof_dtype: Literal["float32", "bfloat16"] = "float32"
     log_json: bool = False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from tuneloom_common.queue import lease_columns
+
 metadata = sa.MetaData()
 
 collections = sa.Table(
@@ -13,6 +15,7 @@ collections = sa.Table(
     sa.Column("request_id", sa.String),
     sa.Column("training_job", sa.String),
     sa.Column("create_time", sa.DateTime(timezone=True)),
+    sa.Column("latest_version", sa.Integer),
 )
 versions = sa.Table(
     "versions",
@@ -45,6 +48,12 @@ fences = sa.Table(
     sa.Column("scope", sa.String, primary_key=True),
     sa.Column("epoch", sa.Integer),
 )
+counters = sa.Table(
+    "counters",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("value", sa.Integer),
+)
 builds = sa.Table(
     "builds",
     metadata,
@@ -61,8 +70,7 @@ builds = sa.Table(
     sa.Column("progress", sa.Text),
     sa.Column("result_version", sa.String),
     sa.Column("cancel_requested", sa.Boolean),
-    sa.Column("lease_epoch", sa.Integer),
-    sa.Column("lease_expire_time", sa.DateTime(timezone=True)),
+    *lease_columns(),
     sa.Column("create_time", sa.DateTime(timezone=True)),
     sa.Column("end_time", sa.DateTime(timezone=True)),
 )

@@ -13,12 +13,11 @@ from typing import Any
 
 import grpc
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tuneloom.registry.v1 import registry_pb2 as pb
 from tuneloom.registry.v1 import versions_pb2
 from tuneloom.registry.v1.registry_pb2_grpc import RegistryServiceStub
-from tuneloom_common.database import open_database
+from tuneloom_common.database import Database, open_database
 from tuneloom_common.grpc import open_channel
 from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import BaseRef, FileEntry, Manifest, Template
@@ -120,14 +119,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
+async def engine(tmp_path: Path) -> AsyncIterator[Database]:
     engine = await open_database(f"sqlite+aiosqlite:///{tmp_path}/r.db", migrations="tuneloom_registry.migrations")
     yield engine
     await engine.dispose()
 
 
 @pytest.fixture
-def versions(engine: AsyncEngine, clock: Clock) -> VersionStore:
+def versions(engine: Database, clock: Clock) -> VersionStore:
     return VersionStore(engine, clock=clock)
 
 
@@ -142,6 +141,7 @@ async def open_registry(tmp_path: Path) -> AsyncIterator[OpenRegistry]:
                 "database_url": f"sqlite+aiosqlite:///{tmp_path}/registry.db",
                 "objects_url": f"file://{tmp_path}/objects",
                 "work_dir": tmp_path / "work",
+                "blob_cache_dir": tmp_path / "cache",
                 **settings,
             }
             earlier = asyncio.all_tasks()

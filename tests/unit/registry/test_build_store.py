@@ -4,20 +4,21 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.unit.registry.conftest import Clock, manifest
-from tuneloom_common.errors import FailedPrecondition, NotFound
-from tuneloom_registry.build_store import BuildStore
-from tuneloom_registry.models import Build, BuildSpec, BuildState, Fence
-from tuneloom_registry.store import VersionStore
+from tuneloom_common.database import Database
+from tuneloom_common.errors import FailedPrecondition, InvalidArgument, NotFound
+from tuneloom_common.queue import LeaseLost, Retry
+from tuneloom_registry.builds import Build, BuildSpec, BuildState
+from tuneloom_registry.store import BuildStore, VersionStore
+from tuneloom_registry.versions import Fence
 
 SPEC = BuildSpec(action="merge", source="models/a/versions/1", proof_prompts=("hi", "你好"))
 LEASE_SECONDS = 10
 
 
 @pytest.fixture
-async def builds(engine: AsyncEngine, versions: VersionStore, clock: Clock) -> BuildStore:
+async def builds(engine: Database, versions: VersionStore, clock: Clock) -> BuildStore:
     await versions.create_collection("models/out")
     return BuildStore(engine, lease=timedelta(seconds=LEASE_SECONDS), clock=clock)
 
@@ -77,7 +78,7 @@ async def test_a_heartbeat_keeps_the_lease(builds: BuildStore, clock: Clock) -> 
     build = await claimed(builds)
     for i in range(5):
         clock.advance(LEASE_SECONDS - 1)
-        assert await builds.heartbeat(build, progress=f"step {i}")
+        await builds.heartbeat(build, progress=f"step {i}")
         assert await builds.claim() is None
     assert (await builds.get(build.id)).progress == "step 4"
 
@@ -87,14 +88,19 @@ async def test_the_old_holder_can_change_nothing(builds: BuildStore, versions: V
     old = await claimed(builds)
     clock.advance(LEASE_SECONDS + 1)
     new = await claimed(builds)
-    assert not await builds.heartbeat(old, progress="old")
-    assert not await builds.succeed(old, manifest("old"), versions)
-    await builds.fail(old, "old")
-    await builds.confirm_cancelled(old)
+    for write in (
+        builds.heartbeat(old, progress="old"),
+        builds.succeed(old, manifest("old"), versions),
+        builds.fail(old, "old"),
+        builds.cancelled(old),
+        builds.put_back(old, Retry.STOPPED, "old"),
+    ):
+        with pytest.raises(LeaseLost):
+            await write
     assert await builds.get(new.id) == new
     assert (await versions.get_collection("models/out")).latest_version == 0
     assert await versions.events_after(0) == []
-    assert await builds.succeed(new, manifest("new"), versions)
+    await builds.succeed(new, manifest("new"), versions)
     assert (await versions.get_collection("models/out")).latest_version == 1
 
 
@@ -105,13 +111,14 @@ async def test_success_registers_and_finishes_together(
     build = await claimed(builds)
     await builds.heartbeat(build, progress="nearly")
     clock.advance(1)
-    assert await builds.succeed(build, manifest("x", kind="merged"), versions)
-    done = await builds.get(build.id)
+    done = await builds.succeed(build, manifest("x", kind="merged"), versions)
+    assert done == await builds.get(build.id)
     assert (done.state, done.result_version, done.progress) == (BuildState.SUCCEEDED, "models/out/versions/1", "")
     assert done.end_time == clock.now
     assert (await versions.get_collection("models/out")).aliases == {"canary": 1, "default": 1}
-    assert not await builds.succeed(build, manifest("y"), versions)
-    assert not await builds.heartbeat(build, progress="late")
+    for write in (builds.succeed(build, manifest("y"), versions), builds.heartbeat(build, progress="late")):
+        with pytest.raises(LeaseLost):
+            await write
     assert await builds.claim() is None
 
 
@@ -130,7 +137,8 @@ async def test_a_failed_build_stays_failed(builds: BuildStore, clock: Clock) -> 
     await queue(builds)
     build = await claimed(builds)
     await builds.fail(build, "because")
-    await builds.fail(build, "again")
+    with pytest.raises(LeaseLost):
+        await builds.fail(build, "again")
     done = await builds.get(build.id)
     assert (done.state, done.error, done.end_time) == (BuildState.FAILED, "because", clock.now)
     clock.advance(LEASE_SECONDS * 2)
@@ -152,22 +160,54 @@ async def test_a_queued_build_is_cancelled_at_once(builds: BuildStore) -> None:
 async def test_a_running_build_is_asked_to_stop(builds: BuildStore) -> None:
     await queue(builds)
     build = await claimed(builds)
-    await builds.confirm_cancelled(build)
-    assert (await builds.get(build.id)).state == BuildState.RUNNING  # nobody asked
+    assert not await builds.is_cancelled(build)
     assert (await builds.request_cancel(build.id)).state == BuildState.RUNNING
-    assert not await builds.heartbeat(build, progress="")
-    await builds.confirm_cancelled(build)
+    assert await builds.is_cancelled(build)
+    await builds.cancelled(build)
     assert (await builds.get(build.id)).state == BuildState.CANCELLED
 
 
-async def test_a_cancel_outlives_the_builder_that_should_have_seen_it(builds: BuildStore, clock: Clock) -> None:
+async def test_a_cancel_outlives_the_runner_that_should_have_seen_it(builds: BuildStore, clock: Clock) -> None:
     await queue(builds)
     await builds.request_cancel((await claimed(builds)).id)
     clock.advance(LEASE_SECONDS + 1)
-    second = await claimed(builds)
-    assert not await builds.heartbeat(second, progress="")
-    await builds.confirm_cancelled(second)
-    assert (await builds.get(second.id)).state == BuildState.CANCELLED
+    assert await builds.is_cancelled(await claimed(builds))
+
+
+async def test_a_lost_worker_is_no_failure_until_the_tries_are_used_up(builds: BuildStore, clock: Clock) -> None:
+    made = await queue(builds)
+    for again in (True, True, True, True, False):
+        clock.advance(60)
+        assert await builds.put_back(await claimed(builds), Retry.LOST_WORKER, "killed") is again
+    done = await builds.get(made.id)
+    assert (done.state, done.error) == (BuildState.FAILED, "killed")
+
+
+async def test_a_store_that_is_away_is_waited_for(builds: BuildStore, clock: Clock) -> None:
+    await queue(builds)
+    for _ in range(20):
+        clock.advance(60)
+        assert await builds.put_back(await claimed(builds), Retry.UNAVAILABLE, "away")
+
+
+async def test_a_request_again_under_a_newer_lease_goes_on_under_it(builds: BuildStore, versions: VersionStore) -> None:
+    made = await queue(builds, fence=Fence("jobs/1", 1), request_id="r-1")
+    build = await claimed(builds)
+    await versions.create_collection("models/other")
+    await versions.create_version("models/other", manifest("x"), fence=Fence("jobs/1", 2))
+    again = await queue(builds, fence=Fence("jobs/1", 2), request_id="r-1")
+    assert (again.id, again.fence) == (made.id, Fence("jobs/1", 2))
+    assert (await builds.succeed(build, manifest("y"), versions)).result_version == "models/out/versions/1"
+    older = await queue(builds, fence=Fence("jobs/1", 1), request_id="r-1")
+    assert older.fence == Fence("jobs/1", 2)
+
+
+async def test_another_request_under_a_used_id_is_refused(builds: BuildStore) -> None:
+    made = await queue(builds, request_id="r-1")
+    with pytest.raises(InvalidArgument, match="target_model 'models/out', not 'models/other'") as caught:
+        await queue(builds, request_id="r-1", target="other")
+    assert caught.value.field == "request_id"
+    assert made.name in caught.value.message
 
 
 async def test_builds_page_from_the_newest(builds: BuildStore) -> None:

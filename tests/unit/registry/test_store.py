@@ -6,9 +6,11 @@ import pytest
 
 from tests.unit.registry.conftest import Clock, manifest
 from tuneloom_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from tuneloom_common.manifests import Lineage, Manifest
 from tuneloom_common.names import Reference, VersionName
-from tuneloom_registry.models import Fence
 from tuneloom_registry.store import VersionStore
+from tuneloom_registry.store.versions import MODELS
+from tuneloom_registry.versions import Fence
 
 MODEL = "models/a"
 
@@ -235,15 +237,12 @@ async def test_concurrent_writers_lose_no_event(store: VersionStore) -> None:
     assert sorted(told) == list(range(1, 11))
 
 
-async def test_the_bell_rings_after_the_change_is_there(store: VersionStore) -> None:
-    waiting = asyncio.create_task(store.bell.wait(60))
-    await asyncio.sleep(0)
-    await store.create_version(MODEL, manifest("x"))
-    await asyncio.wait_for(waiting, 5)
-    waiting = asyncio.create_task(store.bell.wait(60))
-    await asyncio.sleep(0)
-    await store.set_alias(MODEL, "canary", 1, expected=0)
-    await asyncio.wait_for(waiting, 5)
+async def test_watchers_are_told_after_the_change_is_there(store: VersionStore) -> None:
+    with store.notifier.subscribe(MODELS) as changes:
+        await store.create_version(MODEL, manifest("x"))
+        await asyncio.wait_for(changes.wait(60), 5)
+        await store.set_alias(MODEL, "canary", 1, expected=0)
+        await asyncio.wait_for(changes.wait(60), 5)
 
 
 async def test_versions_page_from_the_newest(store: VersionStore) -> None:
@@ -255,3 +254,39 @@ async def test_versions_page_from_the_newest(store: VersionStore) -> None:
         await store.list_versions("models/none", before=0, limit=2)
     with pytest.raises(NotFound, match="no version 6"):
         await store.get_version(VersionName("models", "a", 6))
+
+
+def checkpoint(step: int, *, job: str = "job-1") -> Manifest:
+    return manifest(f"{job} {step}", lineage=Lineage(job=job, step=step))
+
+
+async def test_the_default_of_a_job_never_goes_back_to_an_earlier_step(store: VersionStore) -> None:
+    """Two conversions run at once, and the earlier step's may end later."""
+    for step in (10, 30, 20):
+        await store.create_version(MODEL, checkpoint(step), set_aliases=[str(step), "default"])
+    assert (await store.get_collection(MODEL)).aliases == {"10": 1, "30": 2, "20": 3, "default": 2}
+    await store.create_version(MODEL, checkpoint(5, job="job-2"), set_aliases=["default"])
+    assert (await store.get_collection(MODEL)).aliases["default"] == 4
+    await store.set_alias(MODEL, "default", 1, expected=4)  # by hand it goes where it is told
+    assert (await store.get_collection(MODEL)).aliases["default"] == 1
+
+
+async def test_a_digest_is_found_in_whatever_collection(store: VersionStore) -> None:
+    made = await store.create_version(MODEL, manifest("x"))
+    assert await store.find_digest(made.digest) == made
+    assert await store.find_digest("0" * 64) is None
+
+
+async def test_events_are_numbered_in_the_order_of_their_commits(store: VersionStore) -> None:
+    for salt in "abc":
+        await store.create_version(MODEL, manifest(salt))
+    sequences = [event.sequence for event in await store.events_after(0)]
+    assert sequences == list(range(1, len(sequences) + 1))
+    assert await store.last_sequence() == sequences[-1]
+
+
+async def test_aliases_of_a_crowded_model_are_told_briefly(store: VersionStore) -> None:
+    await store.create_version(MODEL, manifest("x"), set_aliases=[f"a{n}" for n in range(30)])
+    with pytest.raises(NotFound) as caught:
+        await store.resolve(Reference.parse("a@nope"))
+    assert caught.value.message.count(", ") == 19

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tuneloom_common import children
 from tuneloom_common.manifests import FileEntry, Lineage, Manifest
-from tuneloom_registry.models import Version
 from tuneloom_registry.transforms.specs import TransformRefusal, TransformResult, read_answer, read_spec
 from tuneloom_registry.transforms.workspace import Workspace
+from tuneloom_registry.versions import Version
 
 
 @dataclass(frozen=True, slots=True)

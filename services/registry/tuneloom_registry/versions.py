@@ -1,19 +1,15 @@
-"""The registry's vocabulary: versions, builds and their states."""
+"""The registry's vocabulary of artifacts: collections, versions, aliases, and what may be registered."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
-from typing import Literal
 
 from tuneloom_common.errors import FailedPrecondition, InvalidArgument
 from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import Manifest
 from tuneloom_common.names import EngineName, VersionName
 
-DEFAULT_MAX_SHARD_BYTES = 2_000_000_000
-DEFAULT_MIN_GREEDY_AGREEMENT = 0.99
 _UNSAFE_SUFFIXES = (
     ".bin", ".ckpt", ".dill", ".h5", ".joblib", ".msgpack", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth", ".py",
     ".pyc", ".so",
@@ -70,47 +66,6 @@ class Fence:
 
     scope: str
     epoch: int
-
-
-class BuildState(StrEnum):
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def final(self) -> bool:
-        return self in (BuildState.SUCCEEDED, BuildState.FAILED, BuildState.CANCELLED)
-
-
-@dataclass(frozen=True, slots=True)
-class BuildSpec:
-    """What to build from `source`, a version name. The merge options are ignored by a conversion."""
-
-    action: Literal["convert", "merge"]
-    source: str
-    max_shard_size_bytes: int = DEFAULT_MAX_SHARD_BYTES
-    proof_prompts: tuple[str, ...] = ()
-    min_greedy_agreement: float = DEFAULT_MIN_GREEDY_AGREEMENT
-
-
-@dataclass(frozen=True, slots=True)
-class Build:
-    """One unit of build work. `lease_epoch` counts the claims; only the newest may write."""
-
-    id: str
-    spec: BuildSpec
-    target_model: str
-    target_aliases: tuple[str, ...]
-    fence: Fence | None
-    state: BuildState
-    create_time: datetime
-    error: str = ""
-    progress: str = ""
-    result_version: str = ""
-    lease_epoch: int = 0
-    end_time: datetime | None = None
 
 
 def check_registrable(manifest: Manifest) -> None:
