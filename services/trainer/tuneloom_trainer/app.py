@@ -11,25 +11,29 @@ import grpc
 import structlog
 from pydantic import SecretStr
 
-from tuneloom.registry.v1 import registry_pb2_grpc
 from tuneloom.trainer.v1 import trainer_pb2_grpc
+from tuneloom_client.registry import RegistryClient
 from tuneloom_common import logging
+from tuneloom_common.blob_cache import BlobCache
 from tuneloom_common.database import open_database
 from tuneloom_common.errors import TuneloomError
-from tuneloom_common.grpc import bind, build_server, open_channel, run_until, stop_signals
+from tuneloom_common.grpc import bind, build_server, run_until, stop_signals
+from tuneloom_common.notifier import Notifier
 from tuneloom_common.objects import ObjectStore
 from tuneloom_common.principals import Principals
 from tuneloom_common.settings import load
+from tuneloom_trainer.attempts import Parts
 from tuneloom_trainer.bases import Bases
+from tuneloom_trainer.inboxes import Inboxes
 from tuneloom_trainer.job_logs import JobLogs
-from tuneloom_trainer.launcher import Launcher
+from tuneloom_trainer.launchers.local import LocalLauncher
 from tuneloom_trainer.publishing import Publisher
-from tuneloom_trainer.registry_client import RegistryClient
 from tuneloom_trainer.runner import Runner
 from tuneloom_trainer.service import SCOPES, TrainerService
 from tuneloom_trainer.settings import TrainerSettings
 from tuneloom_trainer.specs import load_recipes
-from tuneloom_trainer.store import JobStore
+from tuneloom_trainer.store import JobQueue, JobStore
+from tuneloom_trainer.submission import Submission
 
 SERVICE_NAME = "tuneloom.trainer.v1.TrainerService"
 log = structlog.get_logger()
@@ -43,25 +47,32 @@ class TrainerApp:
     port: int
     runner: Runner
     store: JobStore
+    queue: JobQueue
+    inboxes: Inboxes
 
 
 async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
     """Opens the stores and binds the port; the stack closes what was opened."""
     database = await open_database(settings.database_url, migrations="tuneloom_trainer.migrations")
     stack.push_async_callback(database.dispose)
-    store = JobStore(database, lease=timedelta(seconds=settings.lease_seconds))
+    notifier, inboxes = Notifier(), Inboxes()
+    store = JobStore(database, notifier=notifier)
     objects = ObjectStore(settings.objects_url)
-    channel = open_channel(settings.registry_address, token=_plain(settings.registry_token))
-    stack.push_async_callback(channel.close)
-    registry = RegistryClient(registry_pb2_grpc.RegistryServiceStub(channel))
-    runs_dir = settings.work_dir / "runs"
+    registry = RegistryClient.at(
+        settings.registry_address,
+        token=_plain(settings.registry_token),
+        token_setting="TUNELOOM_TRAINER_REGISTRY_TOKEN",  # noqa: S106 - the name of a setting
+    )
+    stack.push_async_callback(registry.close)
+    runs_dir, recipes = settings.work_dir / "runs", load_recipes()
     service = TrainerService(
         store=store,
-        registry=registry,
-        recipes=load_recipes(),
-        max_lora_rank=settings.max_lora_rank,
+        submission=Submission(
+            registry=registry, recipes=recipes, bases=Bases(objects), max_lora_rank=settings.max_lora_rank
+        ),
+        recipes=recipes,
+        inboxes=inboxes,
         logs=JobLogs(runs_dir),
-        bases=Bases(objects),
     )
     server = await build_server(
         domain="trainer.tuneloom",
@@ -75,23 +86,30 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
         ],
     )
     port = bind(server, f"{settings.host}:{settings.port}", setting="TUNELOOM_TRAINER_PORT")
-    runner = Runner(
-        store=store,
-        launcher=Launcher(
+    parts = Parts(
+        queue=JobQueue(
+            database,
+            lease=timedelta(seconds=settings.lease_seconds),
+            max_attempts=settings.max_attempts,
+            notifier=notifier,
+        ),
+        launcher=LocalLauncher(
             objects=objects,
+            cache=BlobCache(objects, settings.blob_cache_dir, max_bytes=settings.blob_cache_bytes),
             runs_dir=runs_dir,
             command=settings.worker_command,
             device=settings.worker_device,
             threads=settings.worker_threads,
         ),
         publisher=Publisher(objects=objects, registry=registry),
-        registry=registry,
-        slots=settings.slots,
-        lease_seconds=settings.lease_seconds,
+        inboxes=inboxes,
         stop_grace_seconds=settings.stop_grace_seconds,
-        max_attempts=settings.max_attempts,
+        validation_timeout_seconds=settings.validation_timeout_seconds,
     )
-    return TrainerApp(server, port, runner, store)
+    runner = Runner(
+        store=store, parts=parts, notifier=notifier, slots=settings.slots, lease_seconds=settings.lease_seconds
+    )
+    return TrainerApp(server, port, runner, store, parts.queue, inboxes)
 
 
 async def serve(settings: TrainerSettings) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tuneloom_common.errors import InvalidArgument
 from tuneloom_trainer.jobs import Job
-from tuneloom_trainer.launcher import WORKER_LOG
+from tuneloom_trainer.launchers.local import WORKER_LOG
 
 DEFAULT_BYTES = 64 << 10
 MAX_BYTES = 1 << 20

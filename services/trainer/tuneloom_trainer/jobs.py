@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from tuneloom_common.queue import Lease
 from tuneloom_trainer.specs import TrainingSpec
 from tuneloom_trainer.training_events import DataReport, EventBody, Note, Progress, SampleChat
 
@@ -66,8 +67,8 @@ class Artifact:
 class Job:
     """One fine-tuning job.
 
-    `lease_epoch` counts the claims, `crash_count` the workers that died on their own, `worker_sequence` the worker
-    events stored so far.
+    `lease_epoch` counts the claims, `failed_attempts` the workers lost in a row without progress, `worker_sequence`
+    the events of the newest claim's worker stored so far. `promote` moves the output model's default to the result.
     """
 
     id: str
@@ -88,12 +89,17 @@ class Job:
     merged_version: str = ""
     end_time: datetime | None = None
     lease_epoch: int = 0
-    crash_count: int = 0
+    failed_attempts: int = 0
     worker_sequence: int = 0
+    promote: bool = True
 
     @property
     def name(self) -> str:
         return f"trainingJobs/{self.id}"
+
+    @property
+    def lease(self) -> Lease:
+        return Lease(self.id, self.lease_epoch)
 
 
 class StateChanged(EventBody):
@@ -136,10 +142,12 @@ def read_body(kind: str, stored: Mapping[str, Any]) -> EventBody:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A registered checkpoint; `version` is its name in the registry."""
+    """A registered checkpoint; `version` is its name in the registry, `last` whether training ends with it."""
 
     job_id: str
     step: int
     version: str
     loss: float
     create_time: datetime
+    lease_epoch: int = 0
+    last: bool = False

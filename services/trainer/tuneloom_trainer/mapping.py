@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tuneloom.trainer.v1 import jobs_pb2, trainer_pb2
+from tuneloom_common.errors import InvalidArgument
 from tuneloom_trainer.jobs import Checkpoint, CheckpointRegistered, Job, JobEvent
 from tuneloom_trainer.specs import Recipe, TrainingSpec
+from tuneloom_trainer.store.jobs import NewJob
 from tuneloom_trainer.wire import fill, values_of
+from tuneloom_trainer.worker.protocol import LoggedEvent
+
+REQUEST_FIELDS = {"base_model", "dataset", "output_model", "recipe", "merge", "no_promote"}
 
 
 def overrides(spec: jobs_pb2.TrainingSpec) -> dict[str, Any]:
@@ -23,6 +29,40 @@ def to_spec(spec: TrainingSpec) -> jobs_pb2.TrainingSpec:
     return fill(jobs_pb2.TrainingSpec(), spec)
 
 
+def requested(job: jobs_pb2.TrainingJob) -> dict[str, Any]:
+    """What a request asks for, flat and as JSON, to recognise the same request again."""
+    fields = values_of(job)
+    spec = {f"spec.{key}": value for key, value in fields.pop("spec", {}).items()}
+    asked: dict[str, Any] = json.loads(json.dumps({key: fields[key] for key in REQUEST_FIELDS & fields.keys()} | spec))
+    return asked
+
+
+def to_unsaved(new: NewJob) -> jobs_pb2.TrainingJob:
+    """A job as it would be, without a name."""
+    return jobs_pb2.TrainingJob(
+        base_model=new.base_model,
+        dataset=new.dataset.name,
+        output_model=new.output_model,
+        recipe=new.recipe,
+        spec=to_spec(new.spec),
+        merge=new.merge,
+        no_promote=not new.promote,
+    )
+
+
+def from_report(request: trainer_pb2.ReportEventsRequest) -> list[LoggedEvent]:
+    """The events of a report; raises InvalidArgument naming the one that is none."""
+    events = []
+    for number, line in enumerate(request.events):
+        head = {"seq": request.first_sequence + number, "epoch": request.lease_epoch}
+        try:
+            events.append(LoggedEvent.parse(json.dumps({**json.loads(line), **head}).encode()))
+        except (ValueError, LookupError, TypeError) as error:
+            field = f"events[{number}]"
+            raise InvalidArgument(f"{field}: is not a worker's event ({error!r:.200})", field=field) from None
+    return events
+
+
 def to_job(job: Job) -> jobs_pb2.TrainingJob:
     return jobs_pb2.TrainingJob(
         name=job.name,
@@ -32,6 +72,7 @@ def to_job(job: Job) -> jobs_pb2.TrainingJob:
         recipe=job.recipe,
         spec=to_spec(job.spec),
         merge=job.merge,
+        no_promote=not job.promote,
         state=jobs_pb2.JobState.Value(f"JOB_STATE_{job.state.name}"),
         error=job.error,
         error_reason=job.error_reason,

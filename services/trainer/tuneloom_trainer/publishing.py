@@ -1,39 +1,58 @@
-"""Turns what a worker leaves into registered versions: checkpoints while it trains, results at the end."""
+"""Turns what a worker leaves into registered versions: checkpoints while it trains, results at the end.
+
+Everything is asked for under the job's lease, and with request ids that do not depend on the attempt: an attempt that
+takes over finds what an earlier one has finished, or has begun.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import json
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version as distribution_version
-from pathlib import Path
+from typing import TypeVar
 
-from tuneloom.registry.v1 import builds_pb2
+import structlog
+
+from tuneloom_client.builds import BuildSpec, BuildState, ConvertSpec, Fence, MergeSpec
+from tuneloom_client.registry import RegistryClient
+from tuneloom_common.attempts import patiently
+from tuneloom_common.errors import Aborted, FailedPrecondition, TuneloomError
 from tuneloom_common.kinds import Kind
-from tuneloom_common.manifests import BaseRef, Lineage, Manifest, Template, canonical_json
-from tuneloom_common.names import VersionName
+from tuneloom_common.manifests import BaseRef, Lineage, Manifest, canonical_json
+from tuneloom_common.names import DEFAULT_ALIAS, VersionName
 from tuneloom_common.objects import ObjectStore
 from tuneloom_trainer.jobs import Job
-from tuneloom_trainer.registry_client import RegistryClient
+from tuneloom_trainer.launchers import StoredCheckpoint
+
+BUILD_POLL_SECONDS = 0.2
+CANCEL_PATIENCE_SECONDS = 10.0
+T = TypeVar("T")
+log = structlog.get_logger()
 
 
 class Publisher:
-    """Blobs first, manifest last, everything under the job's lease."""
+    """Blobs first, manifest last. Waits for as long as the registry or the object store is away."""
 
-    def __init__(self, *, objects: ObjectStore, registry: RegistryClient) -> None:
+    def __init__(
+        self, *, objects: ObjectStore, registry: RegistryClient, poll_seconds: float = BUILD_POLL_SECONDS
+    ) -> None:
         self._objects = objects
         self._registry = registry
+        self._poll_seconds = poll_seconds
+        self._running: defaultdict[str, set[str]] = defaultdict(set)
 
-    async def checkpoint(self, job: Job, path: Path, *, step: int) -> str:
-        """Registers a checkpoint directory as a version of the job's own model; returns its name."""
-        files = await self._objects.put_directory(path)
-        record = json.loads(await asyncio.to_thread((path / "checkpoint.json").read_bytes))
-        template = record["template"]
+    async def manifest(self, version: str) -> Manifest:
+        """The manifest of a version that is known to exist."""
+        return (await self._reach(lambda: self._registry.resolve(version))).manifest
+
+    async def checkpoint(self, job: Job, stored: StoredCheckpoint, *, step: int) -> str:
+        """Registers a checkpoint as a version of the job's own model; returns its name."""
         manifest = Manifest(
             kind=Kind.CHECKPOINT,
-            files=files,
+            files=stored.files,
             base=BaseRef(model=VersionName.parse(job.base.name).id, digest=job.base.digest),
-            template=Template(**{**template, "stop_tokens": tuple(template["stop_tokens"])}),
+            template=stored.record.template,
             quantization=job.spec.quantization,
             lineage=Lineage(
                 job=job.id,
@@ -44,42 +63,85 @@ class Publisher:
                 code_version=distribution_version("tuneloom-trainer"),
             ),
         )
-        await self._registry.ensure_model(collection_of(job), training_job=job.name)
-        return await self._registry.register(collection_of(job), manifest, job=job)
+        model = collection_of(job)
+        await self._reach(lambda: self._registry.ensure_model(model, training_job=job.name))
+        version = await self._reach(lambda: self._registry.register(model, manifest, fence=_fence(job)))
+        return str(version.name)
 
     async def live_model(self, job: Job, checkpoint: str, *, step: int) -> None:
-        """Makes a checkpoint answer at the gateway as "{job}@{step}"."""
-        await self._registry.build(
-            builds_pb2.Build(convert=builds_pb2.ConvertSpec(checkpoint=checkpoint)),
-            job=job,
-            target_model=collection_of(job),
-            aliases=[str(step), "default"],
-            request_id=f"{job.id}-{checkpoint}-{job.lease_epoch}-live",
-        )
+        """Makes a checkpoint answer at the gateway as "{job}@{step}"; what keeps it from that is only logged."""
+        try:
+            await self._build(
+                job, ConvertSpec(checkpoint), collection_of(job), [str(step), DEFAULT_ALIAS], f"{checkpoint}-live"
+            )
+        except TuneloomError as error:
+            log.warning(f"{job.id}@{step} cannot be chatted with: {error}", job=job.id, step=step)
 
     async def result(self, job: Job, checkpoint: str) -> str:
         """Converts the last checkpoint into the output model; returns the version's name."""
-        await self._registry.ensure_model(job.output_model)
-        return await self._registry.build(
-            builds_pb2.Build(convert=builds_pb2.ConvertSpec(checkpoint=checkpoint)),
-            job=job,
-            target_model=job.output_model,
-            aliases=[],
-            request_id=f"{job.id}-{checkpoint}-{job.lease_epoch}-result",
-        )
+        await self._reach(lambda: self._registry.ensure_model(job.output_model))
+        return await self._build(job, ConvertSpec(checkpoint), job.output_model, [], f"{checkpoint}-result")
 
     async def merged(self, job: Job, adapter: str) -> str:
         """Merges and proves the result; returns the merged version's name."""
-        prompts = job.spec.sample_prompts
-        return await self._registry.build(
-            builds_pb2.Build(merge=builds_pb2.MergeSpec(adapter=adapter, proof_prompts=prompts)),
-            job=job,
-            target_model=job.output_model,
-            aliases=["merged"],
-            request_id=f"{job.id}-{adapter}-{job.lease_epoch}-merged",
+        spec = MergeSpec(adapter, proof_prompts=tuple(job.spec.sample_prompts))
+        return await self._build(job, spec, job.output_model, ["merged"], f"{adapter}-merged")
+
+    async def promote(self, job: Job, version: str) -> None:
+        """Moves the output model's default to the result, unless it points to a newer version by now."""
+        number = VersionName.parse(version).number
+        while True:
+            model = await self._reach(lambda: self._registry.model(job.output_model))
+            current = model.aliases.get(DEFAULT_ALIAS, 0)
+            if current >= number:
+                return
+            try:
+                await self._move_default(job, number, expected=current)
+                return
+            except Aborted:  # somebody else moved it: look again
+                continue
+
+    async def cancel(self, job: Job) -> None:
+        """Asks the builds that run for a job to stop; one that cannot be reached is left to end by itself."""
+        for name in sorted(self._running.pop(job.id, ())):
+            try:
+                await patiently(
+                    lambda name=name: self._registry.cancel_build(name),  # type: ignore[misc]
+                    what="cancel a build",
+                    seconds=CANCEL_PATIENCE_SECONDS,
+                )
+            except TuneloomError as error:
+                log.warning(f"{name} was not cancelled: {error}", job=job.id)
+
+    async def _move_default(self, job: Job, number: int, *, expected: int) -> None:
+        await self._reach(lambda: self._registry.set_alias(job.output_model, DEFAULT_ALIAS, number, expected=expected))
+
+    async def _build(self, job: Job, spec: BuildSpec, target_model: str, aliases: Sequence[str], request: str) -> str:
+        """Runs a build to its end and returns the result's version name; raises with the build's own error."""
+        build = await self._reach(
+            lambda: self._registry.create_build(
+                spec,
+                target_model=target_model,
+                aliases=aliases,
+                fence=_fence(job),
+                request_id=f"{job.id}-{request}",
+            )
         )
+        self._running[job.id].add(build.name)
+        ended = await self._registry.ended(build, poll_seconds=self._poll_seconds)
+        self._running[job.id].discard(build.name)
+        if ended.state is not BuildState.SUCCEEDED:
+            raise FailedPrecondition(f"{ended.name} {ended.state}: {ended.error}", reason="BUILD_FAILED")
+        return str(ended.result_version)
+
+    async def _reach(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await patiently(call, what="reach the registry")
 
 
 def collection_of(job: Job) -> str:
     """The model that collects a job's checkpoints, so that "{job}@{step}" is an ordinary name."""
     return f"models/{job.id}"
+
+
+def _fence(job: Job) -> Fence:
+    return Fence(job.name, job.lease_epoch)

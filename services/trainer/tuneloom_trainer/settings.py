@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from tuneloom_common.blob_cache import DEFAULT_MAX_BYTES
 from tuneloom_common.principals import PrincipalEntry
 from tuneloom_common.settings import ServiceSettings
 
@@ -28,6 +29,9 @@ class TrainerSettings(ServiceSettings):
     registry_address: str = "127.0.0.1:8021"
     registry_token: SecretStr | None = None
     work_dir: Path = Path(".tuneloom/trainer")
+    blob_cache_dir: Path = Path(".tuneloom/blobs")
+    """Shared by the registry, the trainer and the engine host of one machine."""
+    blob_cache_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=0)
     worker_command: tuple[str, ...] = (sys.executable, "-m", "tuneloom_trainer.worker")
     worker_device: Literal["auto", "cpu", "cuda"] = "auto"
     worker_threads: int = Field(default=0, ge=0)
@@ -36,6 +40,9 @@ class TrainerSettings(ServiceSettings):
     """What the engines serve, TUNELOOM_ENGINE_MAX_LORA_RANK: a larger adapter is refused before it is trained."""
     lease_seconds: float = Field(default=10.0, gt=0)
     stop_grace_seconds: float = Field(default=20.0, gt=0)
+    validation_timeout_seconds: float = Field(default=3600.0, gt=0)
+    """How long a worker may read and render its data."""
     max_attempts: int = Field(default=5, ge=1)
+    """Workers that may be lost in a row, without progress, before a job fails."""
     log_json: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from tuneloom_common.queue import lease_columns
+
 metadata = sa.MetaData()
 
 jobs = sa.Table(
@@ -12,6 +14,7 @@ jobs = sa.Table(
     sa.Column("sequence", sa.Integer, primary_key=True),
     sa.Column("id", sa.String),
     sa.Column("request_id", sa.String),
+    sa.Column("request", sa.JSON(none_as_null=True)),
     sa.Column("base_model", sa.String),
     sa.Column("base_version", sa.String),
     sa.Column("base_digest", sa.String),
@@ -21,15 +24,14 @@ jobs = sa.Table(
     sa.Column("recipe", sa.String),
     sa.Column("spec", sa.JSON),
     sa.Column("merge", sa.Boolean),
+    sa.Column("promote", sa.Boolean),
     sa.Column("state", sa.String),
     sa.Column("error", sa.Text),
     sa.Column("error_reason", sa.String),
     sa.Column("progress", sa.JSON(none_as_null=True)),
     sa.Column("result_version", sa.String),
     sa.Column("merged_version", sa.String),
-    sa.Column("lease_epoch", sa.Integer),
-    sa.Column("crash_count", sa.Integer),
-    sa.Column("lease_expire_time", sa.DateTime(timezone=True)),
+    *lease_columns(),
     sa.Column("worker_sequence", sa.Integer),
     sa.Column("event_sequence", sa.Integer),
     sa.Column("create_time", sa.DateTime(timezone=True)),
@@ -52,5 +54,7 @@ checkpoints = sa.Table(
     sa.Column("step", sa.Integer, primary_key=True),
     sa.Column("version", sa.String),
     sa.Column("loss", sa.Float),
+    sa.Column("lease_epoch", sa.Integer),
+    sa.Column("last", sa.Boolean),
     sa.Column("create_time", sa.DateTime(timezone=True)),
 )

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.unit.trainer.fakes import Clock, FakeRegistry, serve_registry
-from tuneloom_common.database import open_database
+from tuneloom_common.database import Database, open_database
 from tuneloom_common.objects import ObjectStore
 from tuneloom_trainer.app import TrainerApp, build
 from tuneloom_trainer.jobs import Artifact, Job
 from tuneloom_trainer.settings import TrainerSettings
 from tuneloom_trainer.specs import load_recipes
-from tuneloom_trainer.store import JobStore
+from tuneloom_trainer.store import JobQueue, JobStore
+from tuneloom_trainer.store.jobs import NewJob
 
 LEASE_SECONDS = 10.0
 CONFIG = b'{"model_type": "qwen2", "max_position_embeddings": 4096}'
@@ -49,7 +49,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def database(tmp_path: Path, migrated: Path) -> AsyncIterator[AsyncEngine]:
+async def database(tmp_path: Path, migrated: Path) -> AsyncIterator[Database]:
     shutil.copy(migrated, tmp_path / "trainer.db")
     engine = await open_database(f"sqlite+aiosqlite:///{tmp_path}/trainer.db", migrations="tuneloom_trainer.migrations")
     yield engine
@@ -57,8 +57,19 @@ async def database(tmp_path: Path, migrated: Path) -> AsyncIterator[AsyncEngine]
 
 
 @pytest.fixture
-def store(database: AsyncEngine, clock: Clock) -> JobStore:
-    return JobStore(database, lease=timedelta(seconds=LEASE_SECONDS), clock=clock)
+def store(database: Database, clock: Clock) -> JobStore:
+    return JobStore(database, clock=clock)
+
+
+@pytest.fixture
+def queue(database: Database, store: JobStore, clock: Clock) -> JobQueue:
+    return JobQueue(
+        database,
+        lease=timedelta(seconds=LEASE_SECONDS),
+        max_attempts=3,
+        notifier=store.notifier,
+        clock=clock,
+    )
 
 
 @pytest.fixture
@@ -75,7 +86,7 @@ def create(store: JobStore) -> CreateJob:
             "spec": load_recipes()["qlora"].spec,
             "merge": False,
         }
-        return await store.create(**{**wanted, **changes})
+        return await store.create(NewJob(**{**wanted, **changes}))
 
     return create
 
@@ -107,6 +118,7 @@ async def build_app(tmp_path: Path, migrated: Path, registry: FakeRegistry) -> A
                 "objects_url": f"file://{tmp_path}/objects",
                 "registry_address": address,
                 "work_dir": tmp_path / "work",
+                "blob_cache_dir": tmp_path / "cache",
                 "worker_command": (sys.executable, "-S", str(FAKE_WORKER)),
                 "lease_seconds": 1.0,
             }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -21,18 +22,19 @@ def emit(kind: str, **fields: Any) -> None:
     log.flush()
 
 
-def save(step: int) -> None:
+def save(step: int, last: bool = False) -> None:
     path = run_dir / f"checkpoints/step-{step:08d}"
-    path.mkdir(exist_ok=True)
+    shutil.rmtree(path, ignore_errors=True)  # never into a file that may be a link to a stored blob
+    path.mkdir()
     template = {"tokenizer_sha256": "1" * 64, "chat_template_sha256": "2" * 64, "stop_tokens": ["<|im_end|>"]}
     head = {"job": spec["job"], "lease_epoch": spec["lease_epoch"], "step": step}
     (path / "checkpoint.json").write_text(json.dumps({**head, "template": template}))
-    tell(step)
+    tell(step, last)
 
 
-def tell(step: int) -> None:
+def tell(step: int, last: bool = False) -> None:
     path = run_dir / f"checkpoints/step-{step:08d}"
-    emit("checkpoint", step=step, loss=1.5, path=f"checkpoints/{path.name}")
+    emit("checkpoint", step=step, loss=1.5, path=f"checkpoints/{path.name}", last=last)
 
 
 def main(word: str) -> int:
@@ -46,6 +48,8 @@ def main(word: str) -> int:
     if word == "overtell":
         emit("progress", step="first")
         return 0
+    if word == "ponder":
+        signal.pause()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     if newest > spec["registered_step"]:
         tell(newest)
@@ -61,7 +65,7 @@ def main(word: str) -> int:
         return 75
     emit("progress", step=2, total_steps=2, loss=1.5, learning_rate=0.1, tokens_per_second=9, eta_seconds=0, epoch=1)
     if word == "succeed":
-        save(2)
+        save(2, last=True)
         emit("finished", step=2)
     return 0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneloom.registry.v1 import builds_pb2, registry_pb2, registry_pb2_grpc, versions_pb2
-from tuneloom_common.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from tuneloom_common.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound, Unavailable
 from tuneloom_common.grpc import bind, build_server
 from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import Manifest
@@ -40,6 +40,10 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         self.epochs: dict[str, int] = {}
         self.builds: list[registry_pb2.CreateBuildRequest] = []
         self.build_error = ""
+        self.build_held = False
+        self.merge_error = ""
+        self.cancelled: list[str] = []
+        self.aliases: dict[str, int] = {}
         self.down = 0
 
     async def publish(self, reference: str, kind: str, files: dict[str, bytes]) -> Manifest:
@@ -82,21 +86,43 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         number = len(self.versions_of(request.parent.removeprefix("models/"))) + 1
         return self._add(manifest.digest, f"{request.parent}/versions/{number}", manifest)
 
+    async def GetModel(self, request: Any, context: Any) -> versions_pb2.Model:
+        return versions_pb2.Model(name=request.name, aliases=self.aliases)
+
+    async def SetAlias(self, request: Any, context: Any) -> versions_pb2.Alias:
+        alias = request.name.rpartition("/")[2]
+        if self.aliases.get(alias, 0) != request.expected_version:
+            raise Aborted("it moved")
+        self.aliases[alias] = request.version
+        return versions_pb2.Alias(name=request.name, version=request.version)
+
     async def CreateBuild(self, request: Any, context: Any) -> builds_pb2.Build:
+        self._maybe_down()
         self._check_fence(request.build.fence)
-        if all(seen.request_id != request.request_id for seen in self.builds):
+        names = [seen.request_id for seen in self.builds]
+        if request.request_id not in names:
             self.builds.append(request)
-        return self._build(request.build)
+            names.append(request.request_id)
+        return self._build(names.index(request.request_id))
 
     async def GetBuild(self, request: Any, context: Any) -> builds_pb2.Build:
-        return self._build(builds_pb2.Build(target_model="models/any"))
+        return self._build(int(request.name.removeprefix("builds/b")))
 
-    def _build(self, build: builds_pb2.Build) -> builds_pb2.Build:
+    async def CancelBuild(self, request: Any, context: Any) -> builds_pb2.Build:
+        self.cancelled.append(request.name)
+        return self._build(int(request.name.removeprefix("builds/b")))
+
+    def _build(self, index: int) -> builds_pb2.Build:
+        name, build = f"builds/b{index}", self.builds[index].build
         if self.build_error:
-            return builds_pb2.Build(name="builds/b", state=builds_pb2.BUILD_STATE_FAILED, error=self.build_error)
+            return builds_pb2.Build(name=name, state=builds_pb2.BUILD_STATE_FAILED, error=self.build_error)
+        if self.merge_error and build.WhichOneof("spec") == "merge":
+            return builds_pb2.Build(name=name, state=builds_pb2.BUILD_STATE_FAILED, error=self.merge_error)
+        if self.build_held:
+            return builds_pb2.Build(name=name, state=builds_pb2.BUILD_STATE_RUNNING)
         number = {"convert": 1, "merge": 2}[build.WhichOneof("spec")]
         return builds_pb2.Build(
-            name="builds/b",
+            name=name,
             state=builds_pb2.BUILD_STATE_SUCCEEDED,
             result_version=f"{build.target_model}/versions/{number}",
         )

@@ -9,8 +9,9 @@ import pytest
 from tests.unit.trainer.conftest import CreateJob
 from tuneloom.trainer.v1 import jobs_pb2
 from tuneloom_common.errors import FailedPrecondition
+from tuneloom_common.queue import LeaseLost
 from tuneloom_trainer.jobs import LEASED, MOVES, JobState
-from tuneloom_trainer.store import JobStore, LeaseLost
+from tuneloom_trainer.store import JobQueue, JobStore
 
 FINAL = {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
 
@@ -44,7 +45,7 @@ def test_only_a_claim_leads_into_the_leased_states() -> None:
     assert entrances == {(JobState.QUEUED, JobState.VALIDATING)}
 
 
-async def in_state(state: JobState, store: JobStore, create: CreateJob) -> str:
+async def in_state(state: JobState, store: JobStore, queue: JobQueue, create: CreateJob) -> str:
     """A job brought into a state the way a runner and clients would."""
     job = await create()
     if state is JobState.QUEUED:
@@ -52,25 +53,25 @@ async def in_state(state: JobState, store: JobStore, create: CreateJob) -> str:
     if state is JobState.PAUSED:
         await store.request_pause(job.id)
         return job.id
-    claimed = await store.claim()
+    claimed = await queue.claim()
     assert claimed is not None
     if state is JobState.VALIDATING:
         return job.id
-    await store.enter_running(claimed)
+    await queue.enter_running(claimed)
     if state in (JobState.PAUSING,):
         await store.request_pause(job.id)
     elif state in (JobState.CANCELLING, JobState.CANCELLED):
         await store.request_cancel(job.id)
     if state.final:
-        await store.finish(claimed, state)
+        await queue.finish(claimed, state)
     return job.id
 
 
 @pytest.mark.parametrize("state", JobState)
 async def test_a_cancel_is_accepted_until_the_job_has_ended(
-    state: JobState, store: JobStore, create: CreateJob
+    state: JobState, store: JobStore, queue: JobQueue, create: CreateJob
 ) -> None:
-    job_id = await in_state(state, store, create)
+    job_id = await in_state(state, store, queue, create)
 
     if state in (JobState.SUCCEEDED, JobState.FAILED):
         with pytest.raises(FailedPrecondition, match="too late to cancel"):
@@ -84,9 +85,9 @@ async def test_a_cancel_is_accepted_until_the_job_has_ended(
 
 @pytest.mark.parametrize("state", JobState)
 async def test_a_pause_is_accepted_while_there_is_something_to_pause(
-    state: JobState, store: JobStore, create: CreateJob
+    state: JobState, store: JobStore, queue: JobQueue, create: CreateJob
 ) -> None:
-    job_id = await in_state(state, store, create)
+    job_id = await in_state(state, store, queue, create)
 
     if state in FINAL | {JobState.CANCELLING}:
         with pytest.raises(FailedPrecondition, match="too late to pause"):
@@ -97,8 +98,8 @@ async def test_a_pause_is_accepted_while_there_is_something_to_pause(
 
 
 @pytest.mark.parametrize("state", JobState)
-async def test_only_a_paused_job_resumes(state: JobState, store: JobStore, create: CreateJob) -> None:
-    job_id = await in_state(state, store, create)
+async def test_only_a_paused_job_resumes(state: JobState, store: JobStore, queue: JobQueue, create: CreateJob) -> None:
+    job_id = await in_state(state, store, queue, create)
 
     if state is JobState.PAUSED:
         assert (await store.resume(job_id)).state is JobState.QUEUED
@@ -109,30 +110,34 @@ async def test_only_a_paused_job_resumes(state: JobState, store: JobStore, creat
 
 
 @pytest.mark.parametrize("state", [state for state in JobState if state.leased])
-async def test_a_runner_moves_a_job_only_along_the_table(state: JobState, store: JobStore, create: CreateJob) -> None:
+async def test_a_runner_moves_a_job_only_along_the_table(
+    state: JobState, store: JobStore, queue: JobQueue, create: CreateJob
+) -> None:
     requested = {JobState.PAUSING: JobState.PAUSED, JobState.CANCELLING: JobState.CANCELLED}
     for target in JobState:
-        job = await store.get(await in_state(state, store, create))
+        job = await store.get(await in_state(state, store, queue, create))
 
         if target in MOVES[state] or state in requested:  # what a client asked for wins over anything else
-            await store.finish(job, target)
+            await queue.finish(job, target)
             expected = target if target in MOVES[state] else requested[state]
         else:
             with pytest.raises(FailedPrecondition, match=f"from {state} to {target}"):
-                await store.finish(job, target)
+                await queue.finish(job, target)
             expected = state
 
         assert (await store.get(job.id)).state is expected
         if expected in (JobState.QUEUED, *LEASED):
-            await store.finish(await store.claim() or job, JobState.FAILED)  # out of the way of the next
+            await queue.finish(await queue.claim() or job, JobState.FAILED)  # out of the way of the next
 
 
 @pytest.mark.parametrize("state", [state for state in JobState if not state.leased])
-async def test_a_runner_moves_no_job_it_does_not_hold(state: JobState, store: JobStore, create: CreateJob) -> None:
-    job = await store.get(await in_state(state, store, create))
+async def test_a_runner_moves_no_job_it_does_not_hold(
+    state: JobState, store: JobStore, queue: JobQueue, create: CreateJob
+) -> None:
+    job = await store.get(await in_state(state, store, queue, create))
 
     for target in JobState:
         with pytest.raises(LeaseLost):
-            await store.finish(job, target)
+            await queue.finish(job, target)
 
     assert await store.get(job.id) == job

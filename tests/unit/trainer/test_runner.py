@@ -8,16 +8,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from tests.unit.trainer.conftest import BuildApp
 from tests.unit.trainer.fakes import FakeRegistry
 from tuneloom_common.manifests import Manifest
+from tuneloom_common.notifier import Notifier
 from tuneloom_trainer.app import TrainerApp
 from tuneloom_trainer.jobs import Artifact, Job, JobState, StateChanged
 from tuneloom_trainer.specs import load_recipes, resolve
-from tuneloom_trainer.store import JobStore
+from tuneloom_trainer.store import JobQueue
+from tuneloom_trainer.store.jobs import NewJob
 
 
 @pytest.fixture
@@ -37,25 +41,29 @@ async def running(app: TrainerApp) -> AsyncIterator[asyncio.Task[None]]:
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def submit(app: TrainerApp, registry: FakeRegistry, *words: str, merge: bool = False) -> Job:
+async def submit(app: TrainerApp, registry: FakeRegistry, *words: str, merge: bool = False, **more: Any) -> Job:
     """Queues a job whose worker does one word per attempt."""
     base, data = registry.references["seed"], registry.references["datasets/chats"]
     return await app.store.create(
-        base_model="seed",
-        base=Artifact(base.name, base.digest),
-        dataset=Artifact(data.name, data.digest),
-        output_model="models/assistant",
-        recipe="qlora",
-        spec=resolve(load_recipes(), "qlora", {"sample_prompts": words}),
-        merge=merge,
+        NewJob(
+            base_model="seed",
+            base=Artifact(base.name, base.digest),
+            dataset=Artifact(data.name, data.digest),
+            output_model="models/assistant",
+            recipe="qlora",
+            spec=resolve(load_recipes(), "qlora", {"sample_prompts": words}),
+            merge=merge,
+            **more,
+        )
     )
 
 
 async def until(app: TrainerApp, job: Job, holds: Callable[[Job], bool]) -> Job:
     """Waits for the job to become so."""
-    async with asyncio.timeout(20):
-        while not holds(found := await app.store.get(job.id)):
-            await app.store.bell.wait(0.1)
+    with app.store.notifier.subscribe(job.name) as changes:
+        async with asyncio.timeout(20):
+            while not holds(found := await app.store.get(job.id)):
+                await changes.wait(0.1)
     return found
 
 
@@ -63,10 +71,18 @@ async def until_state(app: TrainerApp, job: Job, state: JobState) -> Job:
     return await until(app, job, lambda found: found.state is state)
 
 
-async def until_checkpoint(app: TrainerApp, job: Job, step: int = 1) -> None:
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Waits for what tells nobody when it comes true: files, processes, calls to a fake."""
     async with asyncio.timeout(20):
-        while step not in [found.step for found in await app.store.list_checkpoints(job.id, before=0, limit=9)]:
-            await app.store.bell.wait(0.1)
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def until_checkpoint(app: TrainerApp, job: Job, step: int = 1) -> None:
+    with app.store.notifier.subscribe(job.name) as changes:
+        async with asyncio.timeout(20):
+            while step not in [found.step for found in await app.store.list_checkpoints(job.id, before=0, limit=9)]:
+                await changes.wait(0.1)
 
 
 async def kinds(app: TrainerApp, job: Job) -> list[str]:
@@ -79,6 +95,10 @@ def run_dir(tmp_path: Path, job: Job) -> Path:
     return tmp_path / "work" / "runs" / job.id
 
 
+def is_clean(tmp_path: Path, job: Job) -> bool:
+    return not {path.name for path in run_dir(tmp_path, job).iterdir()} & {"base", "data", "checkpoints"}
+
+
 def worker_pid(tmp_path: Path, job: Job) -> int:
     return int((run_dir(tmp_path, job) / "pid").read_text())
 
@@ -87,14 +107,13 @@ async def test_a_job_trains_publishes_and_succeeds(app: TrainerApp, registry: Fa
     async with running(app):
         job = await submit(app, registry, "succeed", merge=True)
         done = await until_state(app, job, JobState.SUCCEEDED)
-        async with asyncio.timeout(5):
-            while {path.name for path in run_dir(tmp_path, job).iterdir()} & {"base", "data", "checkpoints"}:
-                await app.store.bell.wait(0.02)
+        await eventually(lambda: is_clean(tmp_path, job))
 
-    assert await kinds(app, job) == [
-        *("queued", "validating", "running", "checkpoint", "progress", "checkpoint"),
-        *("note", "note", "succeeded"),
-    ]
+    told = await kinds(app, job)
+    assert [kind for kind in told if kind in list(JobState)] == ["queued", "validating", "running", "succeeded"]
+    assert told.count("progress") == 1
+    assert told[-4:] == ["checkpoint", "note", "note", "succeeded"]  # registered in order, beside the training
+    assert told.count("checkpoint") == 2
     assert (done.result_version, done.merged_version) == ("models/assistant/versions/1", "models/assistant/versions/2")
     assert done.progress is not None
     assert done.progress.step == 2
@@ -156,7 +175,8 @@ async def test_a_worker_that_keeps_dying_fails_with_its_last_words(
         failed = await until_state(app, await submit(app, registry, word), JobState.FAILED)
 
     assert (failed.error_reason, failed.lease_epoch) == ("WORKER_CRASHED", 2)
-    assert f"died 2 times, last with status {status}" in failed.error
+    assert failed.error.startswith("its worker was lost 2 times without getting further")
+    assert f"the worker died with status {status}" in failed.error
     assert failed.error.endswith(f"the word is {word}")
     assert [build for build in registry.builds if build.build.target_model == "models/assistant"] == []
 
@@ -170,7 +190,7 @@ async def test_cancelling_stops_the_worker(app: TrainerApp, registry: FakeRegist
 
         with pytest.raises(ProcessLookupError):
             os.kill(worker_pid(tmp_path, job), 0)
-    assert (await kinds(app, job))[-2:] == ["checkpoint", "cancelled"]  # SIGTERM, so it could save
+    assert (await kinds(app, job))[-2:] == ["cancelling", "cancelled"]
 
 
 async def test_a_worker_deaf_to_sigterm_is_killed(build_app: BuildApp, registry: FakeRegistry) -> None:
@@ -215,17 +235,16 @@ async def test_a_lost_lease_kills_the_worker_and_publishes_nothing_more(
     app: TrainerApp, registry: FakeRegistry, tmp_path: Path
 ) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
-    thief = JobStore(app.store._database, lease=timedelta(hours=1), clock=lambda: later)
+    thief = JobQueue(
+        app.store._database, lease=timedelta(hours=1), max_attempts=9, notifier=Notifier(), clock=lambda: later
+    )
     async with running(app) as runner:
         job = await submit(app, registry, "wait")
         await until_checkpoint(app, job)
         stolen = await thief.claim()
         assert stolen is not None
-        app.store.bell.ring()
         pid = worker_pid(tmp_path, job)
-        async with asyncio.timeout(10):
-            while _alive(pid):
-                await app.store.bell.wait(0.02)
+        await eventually(lambda: not _alive(pid))
         assert not runner.done()
 
     assert await app.store.get(job.id) == stolen
@@ -318,9 +337,7 @@ async def test_a_host_that_comes_back_tells_no_old_news_and_goes_on_from_the_new
     assert (run_dir(tmp_path, job) / "checkpoints" / "step-00000002").is_dir()  # saved on the way out, told to nobody
     async with running(second):
         await until(second, job, lambda found: found.lease_epoch == 2 and found.state is JobState.RUNNING)
-        async with asyncio.timeout(20):
-            while len(registry.versions_of(job.id)) < 2:
-                await second.store.bell.wait(0.1)
+        await eventually(lambda: len(registry.versions_of(job.id)) >= 2)
 
     async with running(first):
         await until_state(first, job, JobState.SUCCEEDED)
@@ -337,3 +354,153 @@ async def test_two_slots_run_two_jobs(build_app: BuildApp, registry: FakeRegistr
         for job in jobs[:2]:
             await until_checkpoint(app, job)
         assert (await app.store.get(jobs[2].id)).state is JobState.QUEUED
+
+
+async def test_success_moves_the_default_of_the_output_model(app: TrainerApp, registry: FakeRegistry) -> None:
+    registry.aliases = {"default": 0}
+    async with running(app):
+        await until_state(app, await submit(app, registry, "succeed"), JobState.SUCCEEDED)
+    assert registry.aliases == {"default": 1}
+
+
+@pytest.mark.parametrize(("promote", "default"), [(False, 0), (True, 7)])
+async def test_the_default_stays_when_it_is_newer_or_the_job_says_so(
+    app: TrainerApp, registry: FakeRegistry, promote: bool, default: int
+) -> None:
+    registry.aliases = {"default": default}
+    async with running(app):
+        await until_state(app, await submit(app, registry, "succeed", promote=promote), JobState.SUCCEEDED)
+    assert registry.aliases == {"default": default}
+
+
+async def test_a_failed_merge_moves_no_default(app: TrainerApp, registry: FakeRegistry) -> None:
+    registry.aliases = {"default": 0}
+    registry.merge_error = "not proven"
+    async with running(app):
+        failed = await until_state(app, await submit(app, registry, "succeed", merge=True), JobState.FAILED)
+    assert failed.result_version == "models/assistant/versions/1"
+    assert registry.aliases == {"default": 0}
+
+
+async def test_a_cancel_while_it_is_merged_is_carried_to_the_registry(app: TrainerApp, registry: FakeRegistry) -> None:
+    registry.build_held = True
+    async with running(app):
+        job = await submit(app, registry, "succeed")
+        await eventually(lambda: len(registry.builds) >= 3)
+        await app.store.request_cancel(job.id)
+        await until_state(app, job, JobState.CANCELLED)
+    assert sorted(registry.cancelled) == ["builds/b0", "builds/b1", "builds/b2"]
+
+
+async def test_finished_work_is_not_done_again(build_app: BuildApp, registry: FakeRegistry, tmp_path: Path) -> None:
+    """The trainer goes down between the last step and the merged model; the next one needs no worker."""
+    registry.build_held = True
+    app = await build_app()
+    async with running(app):
+        job = await submit(app, registry, "succeed", merge=True)
+        await until_checkpoint(app, job, step=2)
+        await eventually(lambda: len(registry.builds) >= 3)
+    asked = [build.request_id for build in registry.builds]
+
+    registry.build_held = False
+    again = await build_app(worker_command=("/nowhere/python",))
+    async with running(again):
+        done = await until_state(again, job, JobState.SUCCEEDED)
+
+    assert done.lease_epoch == 2
+    assert [build.request_id for build in registry.builds][: len(asked)] == asked
+    assert len(registry.builds) == len(asked) + 1  # the merge
+
+
+async def test_a_pause_does_not_wait_for_a_registry_that_is_away(build_app: BuildApp, registry: FakeRegistry) -> None:
+    app = await build_app(stop_grace_seconds=0.5)
+    registry.down = 1 << 30
+    async with running(app):
+        job = await submit(app, registry, "wait", "succeed")
+        await until_state(app, job, JobState.RUNNING)
+        await app.store.request_pause(job.id)
+        async with asyncio.timeout(10):
+            await until_state(app, job, JobState.PAUSED)
+        registry.down = 0
+        await app.store.resume(job.id)
+        await until_state(app, job, JobState.SUCCEEDED)
+    assert len(registry.versions_of(job.id)) >= 2
+
+
+async def test_a_cancel_does_not_wait_for_a_registry_that_is_away(app: TrainerApp, registry: FakeRegistry) -> None:
+    registry.down = 1 << 30
+    async with running(app):
+        job = await submit(app, registry, "wait")
+        await until_state(app, job, JobState.RUNNING)
+        await app.store.request_cancel(job.id)
+        async with asyncio.timeout(10):
+            await until_state(app, job, JobState.CANCELLED)
+
+
+async def test_a_validation_that_never_ends_is_ended(build_app: BuildApp, registry: FakeRegistry) -> None:
+    app = await build_app(validation_timeout_seconds=0.3)
+    async with running(app):
+        failed = await until_state(app, await submit(app, registry, "ponder"), JobState.FAILED)
+    assert failed.error_reason == "VALIDATION_TIMEOUT"
+    assert "TUNELOOM_TRAINER_VALIDATION_TIMEOUT_SECONDS" in failed.error
+
+
+@pytest.mark.parametrize("word", ["fail", "wait"])
+async def test_jobs_that_end_leave_no_files_behind(
+    app: TrainerApp, registry: FakeRegistry, tmp_path: Path, word: str
+) -> None:
+    """One fails; one is cancelled while it is paused, when no runner holds it."""
+    async with running(app):
+        job = await submit(app, registry, word)
+        if word == "wait":
+            await until_checkpoint(app, job)
+            await app.store.request_pause(job.id)
+            await until_state(app, job, JobState.PAUSED)
+            await app.store.request_cancel(job.id)
+        await until(app, job, lambda found: found.state.final)
+    async with running(app):  # the next start sweeps
+        await eventually(lambda: is_clean(tmp_path, job))
+
+
+async def test_a_database_that_is_away_ends_neither_worker_nor_job(
+    app: TrainerApp, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    async with running(app):
+        job = await submit(app, registry, "wait", "succeed")
+        await until_checkpoint(app, job)
+        pid = worker_pid(tmp_path, job)
+        database, write = app.store._database, app.store._database.write
+
+        def away() -> Any:
+            raise OperationalError("UPDATE", (), Exception("the server is gone"))
+
+        database.write = away  # type: ignore[method-assign]
+        await asyncio.sleep(2.5)  # longer than the lease
+        database.write = write  # type: ignore[method-assign]
+        assert _alive(pid)
+        await app.store.request_pause(job.id)
+        paused = await until_state(app, job, JobState.PAUSED)
+    assert paused.lease_epoch == 1
+
+
+async def test_heartbeats_are_a_commit_per_job_and_quarter_lease(build_app: BuildApp, registry: FakeRegistry) -> None:
+    app = await build_app(slots=8, lease_seconds=2.0)
+    beats: list[str] = []
+    heartbeat = app.runner._queue.heartbeat
+
+    async def counting(job: Job) -> JobState:
+        beats.append(job.id)
+        return await heartbeat(job)
+
+    app.runner._queue.heartbeat = counting  # type: ignore[method-assign]
+    async with running(app):
+        jobs = [await submit(app, registry, "wait") for _ in range(8)]
+        for job in jobs:
+            await until_checkpoint(app, job)
+        beats.clear()
+        began = asyncio.get_running_loop().time()
+        for number in range(100):  # one job's news wake nobody else
+            await app.runner._queue.note(await app.store.get(jobs[0].id), f"{number}")
+        await asyncio.sleep(1.0)
+        quarters = (asyncio.get_running_loop().time() - began) / 0.5
+    assert len(beats) <= 8 * (quarters + 1)

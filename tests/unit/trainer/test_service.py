@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from tuneloom.trainer.v1.trainer_pb2_grpc import TrainerServiceStub
 from tuneloom_common.grpc import open_channel
 from tuneloom_common.paging import encode_token
 from tuneloom_trainer.app import SERVICE_NAME, TrainerApp
-from tuneloom_trainer.jobs import CheckpointRegistered, JobState
+from tuneloom_trainer.jobs import Checkpoint, CheckpointRegistered, JobState
 from tuneloom_trainer.training_events import DataReport, Note, Progress, SampleChat
 
 
@@ -171,9 +172,56 @@ async def test_a_merged_model_can_be_trained_on(client: Any) -> None:
 
 
 async def test_a_registry_that_is_down_is_unavailable(client: Any, registry: FakeRegistry) -> None:
-    registry.down = 2
+    registry.down = 99
 
     assert await refusal(client.CreateTrainingJob(wanted())) == (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", "")
+
+
+async def test_a_retry_is_answered_while_the_registry_is_down(client: Any, registry: FakeRegistry) -> None:
+    made = await client.CreateTrainingJob(wanted(request_id="r-1"))
+    registry.down = 99
+    assert await client.CreateTrainingJob(wanted(request_id="r-1")) == made
+    assert registry.down == 99
+
+
+async def test_another_job_under_a_used_request_id_is_refused_with_the_difference(client: Any) -> None:
+    made = await client.CreateTrainingJob(wanted(request_id="r-1"))
+    other = wanted(request_id="r-1")
+    other.training_job.spec.num_epochs = 7
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await client.CreateTrainingJob(other)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"has created {made.name} with spec.num_epochs unset, not 7.0" in str(caught.value.details())
+
+
+async def test_a_workers_events_are_taken_in_once_and_in_order(app: TrainerApp, client: Any) -> None:
+    name = (await client.CreateTrainingJob(wanted())).name
+    job = await app.queue.claim()
+    assert job is not None
+    line = json.dumps({"type": "note", "text": "hello"})
+
+    def report(first: int, *events: str, epoch: int = 1) -> Any:
+        return client.ReportEvents(
+            trainer_pb2.ReportEventsRequest(name=name, lease_epoch=epoch, first_sequence=first, events=events)
+        )
+
+    with app.inboxes.open(job.lease) as inbox:
+        heard: list[int] = []
+
+        async def listen() -> None:
+            async for batch in inbox.batches():
+                heard.extend(event.sequence for event in batch)
+
+        listening = asyncio.create_task(listen())
+        assert (await report(1, line, line)).last_sequence == 2
+        assert (await report(2, line, line)).last_sequence == 3  # sent again after a lost answer
+        assert heard == [1, 2, 3]
+        assert (await refusal(report(9, line)))[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "EVENTS_MISSING")
+        assert (await refusal(report(4, "{}")))[0] is grpc.StatusCode.INVALID_ARGUMENT
+        assert (await refusal(report(4, line, epoch=2)))[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "LEASE_LOST")
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+    assert (await refusal(report(4, line)))[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "LEASE_LOST")
 
 
 async def test_jobs_are_listed_newest_first_in_pages(client: Any) -> None:
@@ -192,10 +240,12 @@ async def test_jobs_are_listed_newest_first_in_pages(client: Any) -> None:
 
 async def test_checkpoints_are_listed_newest_first_in_pages(app: TrainerApp, client: Any) -> None:
     name = (await client.CreateTrainingJob(wanted())).name
-    job = await app.store.claim()
+    job = await app.queue.claim()
     assert job is not None
     for step in (10, 20, 30):
-        await app.store.add_checkpoint(job, step=step, version=f"models/{job.id}/versions/{step}", loss=0.5)
+        await app.queue.add_checkpoint(
+            job, Checkpoint(job.id, step, f"models/{job.id}/versions/{step}", 0.5, job.create_time)
+        )
 
     first = await client.ListCheckpoints(trainer_pb2.ListCheckpointsRequest(parent=name, page_size=2))
     second = await client.ListCheckpoints(
@@ -263,7 +313,7 @@ Watch = Callable[[int], Any]
 async def watched(app: TrainerApp, client: Any) -> tuple[Any, Watch]:
     """A claimed job, and how to watch it after a cursor."""
     name = (await client.CreateTrainingJob(wanted())).name
-    job = await app.store.claim()
+    job = await app.queue.claim()
     assert job is not None
     return job, lambda after: client.WatchTrainingJob(
         trainer_pb2.WatchTrainingJobRequest(name=name, after_sequence=after), timeout=20
@@ -278,11 +328,11 @@ async def test_a_watcher_that_reconnects_misses_nothing_and_sees_nothing_twice(
     for number in range(10):
         stream = watch(seen[-1] if seen else 0)
         events = aiter(stream)
-        await app.store.append_events(job, [Note(text=f"{number}.{part}") for part in range(3)], worker_sequence=number)
+        await app.queue.append_events(job, [Note(text=f"{number}.{part}") for part in range(3)], worker_sequence=number)
         for _ in range(2):
             seen.append((await anext(events)).sequence)
         stream.cancel()  # in the middle of what there is
-    await app.store.finish(job, JobState.FAILED, error="enough")
+    await app.queue.finish(job, JobState.FAILED, error="enough")
 
     rest = [event async for event in watch(seen[-1])]
 
@@ -297,8 +347,8 @@ async def test_a_watch_ends_after_the_final_state_and_starts_anywhere(
 ) -> None:
     job, watch = watched
     live = asyncio.create_task(collect(watch(0)))
-    await app.store.enter_running(job)
-    await app.store.finish(job, JobState.SUCCEEDED)
+    await app.queue.enter_running(job)
+    await app.queue.finish(job, JobState.SUCCEEDED)
 
     events = await live
 
@@ -326,8 +376,8 @@ async def test_every_kind_of_event_reaches_the_watcher(app: TrainerApp, watched:
         SampleChat(step=1, prompt="hi", answer="hello"),
         Note(text="well"),
     ]
-    await app.store.append_events(job, bodies, worker_sequence=5)
-    await app.store.finish(job, JobState.FAILED)
+    await app.queue.append_events(job, bodies, worker_sequence=5)
+    await app.queue.finish(job, JobState.FAILED)
 
     events = (await collect(watch(2)))[:-1]
 

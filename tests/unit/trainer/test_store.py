@@ -10,36 +10,70 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.unit.trainer.conftest import LEASE_SECONDS, CreateJob
 from tests.unit.trainer.fakes import Clock
 from tuneloom_common.database import Database, open_database
-from tuneloom_common.errors import NotFound
-from tuneloom_trainer.jobs import Job, JobState
+from tuneloom_common.errors import InvalidArgument, NotFound
+from tuneloom_common.notifier import Notifier
+from tuneloom_common.queue import LeaseLost, Retry
+from tuneloom_trainer.jobs import Checkpoint, Job, JobState
 from tuneloom_trainer.specs import TrainingSpec
-from tuneloom_trainer.store import JobStore, LeaseLost
+from tuneloom_trainer.store import JobQueue, JobStore
+from tuneloom_trainer.store.rows import QUEUED
 from tuneloom_trainer.tables import job_events, jobs
 from tuneloom_trainer.training_events import DataReport, Note, Progress
 
 PROGRESS = Progress(step=1, loss=2.0)
 
 
-async def claimed(store: JobStore) -> Job:
-    job = await store.claim()
+async def claimed(queue: JobQueue) -> Job:
+    job = await queue.claim()
     assert job is not None
     return job
 
 
+def checkpoint(job: Job, step: int, version: str = "v") -> Checkpoint:
+    return Checkpoint(job.id, step, version, 1.0, job.create_time)
+
+
 async def test_the_same_request_id_gives_the_same_job(store: JobStore, create: CreateJob) -> None:
-    first = await create(request_id="r1")
-    again = await create(request_id="r1", output_model="models/other")
-    other = await create(request_id="r2")
+    asked = {"output_model": "models/assistant", "spec.seed": 7}
+    first = await create(request_id="r1", request=asked)
+    again = await create(request_id="r1", request=asked)
+    other = await create(request_id="r2", request=asked)
     free = [await create(), await create()]
 
     assert again == first
     assert len({job.id for job in (first, other, *free)}) == 4
     assert len(await store.events_after(first.id, 0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "difference"),
+    [
+        ({"output_model": "models/other"}, "output_model 'models/assistant', not 'models/other'"),
+        ({"output_model": "models/assistant", "spec.seed": 8}, "spec.seed unset, not 8"),
+        ({}, "output_model 'models/assistant', not unset"),
+    ],
+)
+async def test_another_request_under_a_used_id_names_the_difference(
+    store: JobStore, create: CreateJob, asked: dict[str, Any], difference: str
+) -> None:
+    made = await create(request_id="r1", request={"output_model": "models/assistant"})
+    for call in (create(request_id="r1", request=asked), store.made_by("r1", asked)):
+        with pytest.raises(InvalidArgument) as caught:
+            await call
+        assert difference in caught.value.message
+        assert made.name in caught.value.message
+    assert len(await store.list_jobs(before=0, limit=9)) == 1
+
+
+async def test_a_job_whose_request_was_not_kept_answers_every_retry(store: JobStore, create: CreateJob) -> None:
+    """As those of 0.1.0."""
+    made = await create(request_id="r1")
+    assert await store.made_by("r1", {"output_model": "models/assistant"}) == made
+    assert await store.made_by("", {}) is None
 
 
 async def test_the_same_request_id_at_the_same_time_gives_one_job(store: JobStore, create: CreateJob) -> None:
@@ -68,42 +102,44 @@ async def test_what_does_not_exist_is_not_found(store: JobStore) -> None:
         await store.list_checkpoints("none", before=0, limit=1)
 
 
-async def test_the_oldest_job_is_claimed_first(store: JobStore, create: CreateJob) -> None:
+async def test_the_oldest_job_is_claimed_first(store: JobStore, queue: JobQueue, create: CreateJob) -> None:
     ids = [(await create()).id for _ in range(3)]
 
-    jobs = [await claimed(store) for _ in ids]
+    jobs = [await claimed(queue) for _ in ids]
 
     assert [job.id for job in jobs] == ids
     assert {(job.state, job.lease_epoch) for job in jobs} == {(JobState.VALIDATING, 1)}
-    assert await store.claim() is None
+    assert await queue.claim() is None
 
 
 async def test_two_runners_at_once_never_get_the_same_job(
-    store: JobStore, create: CreateJob, clock: Clock, tmp_path: Path
+    queue: JobQueue, create: CreateJob, clock: Clock, tmp_path: Path
 ) -> None:
     other_engine = await open_database(
         f"sqlite+aiosqlite:///{tmp_path}/trainer.db", migrations="tuneloom_trainer.migrations"
     )
-    other = JobStore(other_engine, lease=timedelta(seconds=LEASE_SECONDS), clock=clock)
+    other = JobQueue(
+        other_engine, lease=timedelta(seconds=LEASE_SECONDS), max_attempts=3, notifier=Notifier(), clock=clock
+    )
     await create()
 
-    got = await asyncio.gather(*(runner.claim() for runner in (store, other) * 3))
+    got = await asyncio.gather(*(runner.claim() for runner in (queue, other) * 3))
 
     assert len([job for job in got if job is not None]) == 1
     await other_engine.dispose()
 
 
 async def test_a_lease_that_ran_out_is_claimed_again_with_the_next_epoch(
-    store: JobStore, create: CreateJob, clock: Clock
+    store: JobStore, queue: JobQueue, create: CreateJob, clock: Clock
 ) -> None:
     await create()
-    first = await claimed(store)
-    await store.enter_running(first)
+    first = await claimed(queue)
+    await queue.enter_running(first)
     clock.advance(LEASE_SECONDS)
-    assert await store.claim() is None
+    assert await queue.claim() is None
 
     clock.advance(0.001)
-    second = await claimed(store)
+    second = await claimed(queue)
 
     assert second.id == first.id
     assert (second.state, second.lease_epoch) == (JobState.VALIDATING, 2)
@@ -111,13 +147,13 @@ async def test_a_lease_that_ran_out_is_claimed_again_with_the_next_epoch(
     assert states == ["queued", "validating", "running", "queued", "validating"]
 
 
-async def test_a_heartbeat_keeps_the_lease(store: JobStore, create: CreateJob, clock: Clock) -> None:
+async def test_a_heartbeat_keeps_the_lease(store: JobStore, queue: JobQueue, create: CreateJob, clock: Clock) -> None:
     await create()
-    job = await claimed(store)
+    job = await claimed(queue)
     for _ in range(3):
         clock.advance(LEASE_SECONDS - 1)
-        assert await store.heartbeat(job) is JobState.VALIDATING
-        assert await store.claim() is None
+        assert await queue.heartbeat(job) is JobState.VALIDATING
+        assert await queue.claim() is None
 
 
 @pytest.mark.parametrize(
@@ -125,77 +161,80 @@ async def test_a_heartbeat_keeps_the_lease(store: JobStore, create: CreateJob, c
     [("request_cancel", JobState.CANCELLING, JobState.CANCELLED), ("request_pause", JobState.PAUSING, JobState.PAUSED)],
 )
 async def test_a_request_outlives_the_runner_that_was_to_observe_it(
-    store: JobStore, create: CreateJob, clock: Clock, ask: str, waiting: JobState, state: JobState
+    store: JobStore, queue: JobQueue, create: CreateJob, clock: Clock, ask: str, waiting: JobState, state: JobState
 ) -> None:
     job_id = (await create()).id
-    first = await claimed(store)
+    first = await claimed(queue)
     assert (await getattr(store, ask)(job_id)).state is waiting
-    assert await store.heartbeat(first) is waiting
+    assert await queue.heartbeat(first) is waiting
     clock.advance(LEASE_SECONDS + 1)
 
-    second = await claimed(store)
+    second = await claimed(queue)
 
     assert (second.id, second.state, second.lease_epoch) == (job_id, waiting, 2)
-    await store.finish(second, JobState.QUEUED)  # a runner that shuts down at once still does what was asked
+    await queue.put_back(second, Retry.STOPPED, "")  # a runner that shuts down at once still does what was asked
     assert (await store.get(job_id)).state is state
 
 
-WRITES: dict[str, Callable[[JobStore, Job], Awaitable[Any]]] = {
-    "heartbeat": lambda store, job: store.heartbeat(job),
-    "append_events": lambda store, job: store.append_events(job, [PROGRESS], worker_sequence=9),
-    "append_nothing": lambda store, job: store.append_events(job, [], worker_sequence=9),
-    "enter_running": lambda store, job: store.enter_running(job),
-    "add_checkpoint": lambda store, job: store.add_checkpoint(job, step=1, version="v", loss=1.0),
-    "set_results": lambda store, job: store.set_results(job, result_version="v"),
+WRITES: dict[str, Callable[[JobQueue, Job], Awaitable[Any]]] = {
+    "heartbeat": lambda queue, job: queue.heartbeat(job),
+    "append_events": lambda queue, job: queue.append_events(job, [PROGRESS], worker_sequence=9),
+    "append_nothing": lambda queue, job: queue.append_events(job, [], worker_sequence=9),
+    "enter_running": lambda queue, job: queue.enter_running(job),
+    "add_checkpoint": lambda queue, job: queue.add_checkpoint(job, checkpoint(job, 1)),
+    "set_result": lambda queue, job: queue.set_result(job, "v"),
+    "set_merged": lambda queue, job: queue.set_merged(job, "v"),
+    "put_back": lambda queue, job: queue.put_back(job, Retry.STOPPED, "x"),
     **{
-        f"finish_{state}": lambda store, job, state=state: store.finish(job, state, error="x")  # type: ignore[misc]
+        f"finish_{state}": lambda queue, job, state=state: queue.finish(job, state, error="x")  # type: ignore[misc]
         for state in JobState
     },
 }
 
 
-async def test_an_old_epoch_writes_nothing(store: JobStore, create: CreateJob, clock: Clock) -> None:
+async def test_an_old_epoch_writes_nothing(store: JobStore, queue: JobQueue, create: CreateJob, clock: Clock) -> None:
     await create()
-    old = await claimed(store)
+    old = await claimed(queue)
     clock.advance(LEASE_SECONDS + 1)
-    new = await claimed(store)
+    new = await claimed(queue)
     events = await store.events_after(new.id, 0)
 
     for name, write in WRITES.items():
         with pytest.raises(LeaseLost):
-            await write(store, old)
+            await write(queue, old)
 
         assert await store.get(new.id) == new, name
     assert await store.events_after(new.id, 0) == events
     assert await store.list_checkpoints(new.id, before=0, limit=9) == []
 
 
-async def test_a_job_that_ended_is_written_to_no_more(store: JobStore, create: CreateJob) -> None:
+async def test_a_job_that_ended_is_written_to_no_more(store: JobStore, queue: JobQueue, create: CreateJob) -> None:
     await create()
-    job = await claimed(store)
-    await store.finish(job, JobState.FAILED, error="broken", reason="WHY")
+    job = await claimed(queue)
+    await queue.finish(job, JobState.FAILED, error="broken", reason="WHY")
     ended = await store.get(job.id)
 
-    assert await store.heartbeat(job) is JobState.FAILED  # how a heartbeat learns that it may stop
-    for name in WRITES.keys() - {"heartbeat"}:
+    for write in WRITES.values():
         with pytest.raises(LeaseLost):
-            await WRITES[name](store, job)
+            await write(queue, job)
 
     assert await store.get(job.id) == ended
     assert (ended.error, ended.error_reason) == ("broken", "WHY")
     assert ended.end_time is not None
 
 
-async def test_events_are_numbered_from_one_without_gaps_whoever_writes(store: JobStore, create: CreateJob) -> None:
+async def test_events_are_numbered_from_one_without_gaps_whoever_writes(
+    store: JobStore, queue: JobQueue, create: CreateJob
+) -> None:
     job_id = (await create()).id
-    job = await claimed(store)
-    await store.enter_running(job)
+    job = await claimed(queue)
+    await queue.enter_running(job)
 
     await asyncio.gather(
-        *(store.append_events(job, [PROGRESS, Note(text="x")], worker_sequence=n) for n in range(8)),
+        *(queue.append_events(job, [PROGRESS, Note(text="x")], worker_sequence=n) for n in range(8)),
         store.request_pause(job_id),
     )
-    await store.finish(job, JobState.PAUSED)
+    await queue.finish(job, JobState.PAUSED)
     await store.resume(job_id)
 
     events = await store.events_after(job_id, 0)
@@ -205,23 +244,25 @@ async def test_events_are_numbered_from_one_without_gaps_whoever_writes(store: J
     assert await store.events_after(job_id, 4, limit=3) == events[4:7]
 
 
-async def test_progress_and_position_are_stored_together(store: JobStore, create: CreateJob) -> None:
+async def test_progress_and_position_are_stored_together(store: JobStore, queue: JobQueue, create: CreateJob) -> None:
     await create()
-    job = await claimed(store)
+    job = await claimed(queue)
 
-    await store.append_events(job, [PROGRESS, Progress(step=2, loss=1.0)], worker_sequence=41)
-    await store.append_events(job, [Note(text="x")], worker_sequence=42)
+    await queue.append_events(job, [PROGRESS, Progress(step=2, loss=1.0)], worker_sequence=41)
+    await queue.append_events(job, [Note(text="x")], worker_sequence=42)
 
     found = await store.get(job.id)
     assert found.progress == Progress(step=2, loss=1.0)
     assert found.worker_sequence == 42
 
 
-async def test_checkpoints_come_newest_first_and_a_step_has_one(store: JobStore, create: CreateJob) -> None:
+async def test_checkpoints_come_newest_first_and_a_step_has_one(
+    store: JobStore, queue: JobQueue, create: CreateJob
+) -> None:
     await create()
-    job = await claimed(store)
+    job = await claimed(queue)
     for step, version in ((10, "a"), (20, "b"), (30, "c"), (20, "b2")):
-        await store.add_checkpoint(job, step=step, version=version, loss=1.0)
+        await queue.add_checkpoint(job, checkpoint(job, step, version))
 
     first = await store.list_checkpoints(job.id, before=0, limit=2)
 
@@ -246,41 +287,88 @@ async def test_a_caller_that_is_cancelled_leaves_the_database_free(store: JobSto
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
 
 
-async def test_every_change_rings_the_bell(store: JobStore, create: CreateJob) -> None:
+async def test_watchers_of_a_job_are_told_of_its_changes_and_of_no_other(
+    store: JobStore, queue: JobQueue, create: CreateJob
+) -> None:
     await create()
-    job = await claimed(store)
+    job = await claimed(queue)
     changes: list[Callable[[], Awaitable[Any]]] = [
-        create,
-        lambda: store.enter_running(job),
-        lambda: store.append_events(job, [PROGRESS], worker_sequence=1),
+        lambda: queue.enter_running(job),
+        lambda: queue.append_events(job, [PROGRESS], worker_sequence=1),
         lambda: store.request_pause(job.id),
-        lambda: store.finish(job, JobState.PAUSED),
+        lambda: queue.finish(job, JobState.PAUSED),
         lambda: store.resume(job.id),
-        store.claim,
+        queue.claim,
     ]
-    for change in changes:
-        rung = asyncio.create_task(store.bell.wait(60))
-        await asyncio.sleep(0)
-        await change()
+    with store.notifier.subscribe(job.name) as told, store.notifier.subscribe("trainingJobs/other") as silent:
+        for change in changes:
+            await change()
+            async with asyncio.timeout(5):
+                await told.wait(60)
+        assert not silent._changed.is_set()
+
+
+async def test_runners_are_told_of_new_work(store: JobStore, queue: JobQueue, create: CreateJob) -> None:
+    with store.notifier.subscribe(QUEUED) as told:
         async with asyncio.timeout(5):
-            await rung
+            job = await create()
+            await told.wait(60)
+            await queue.put_back(await claimed(queue), Retry.STOPPED, "")
+            await told.wait(60)
+            await store.request_pause(job.id)
+            await store.resume(job.id)
+            await told.wait(60)
+
+
+async def test_a_job_whose_worker_is_lost_again_and_again_fails(
+    store: JobStore, queue: JobQueue, create: CreateJob, clock: Clock
+) -> None:
+    await create()
+    for state in (JobState.QUEUED, JobState.QUEUED, JobState.FAILED):
+        clock.advance(60)
+        job = await queue.put_back(await claimed(queue), Retry.LOST_WORKER, "killed")
+        assert job.state is state
+    assert job.error_reason == "WORKER_CRASHED"
+    assert job.error == "its worker was lost 3 times without getting further: killed"
+
+
+async def test_a_later_checkpoint_gives_the_tries_back_the_same_one_does_not(
+    store: JobStore, queue: JobQueue, create: CreateJob, clock: Clock
+) -> None:
+    await create()
+    states = []
+    for step in (1, 2, 3, 4, 4, 4, 4):
+        clock.advance(60)
+        job = await claimed(queue)
+        await queue.add_checkpoint(job, checkpoint(job, step))
+        states.append((await queue.put_back(job, Retry.LOST_WORKER, "killed")).state)
+        if states[-1] is JobState.FAILED:
+            break
+    assert states == [JobState.QUEUED] * 5 + [JobState.FAILED]
+
+
+async def test_what_is_away_is_waited_for_without_counting(queue: JobQueue, create: CreateJob, clock: Clock) -> None:
+    await create()
+    for _ in range(20):
+        clock.advance(60)
+        assert (await queue.put_back(await claimed(queue), Retry.UNAVAILABLE, "away")).state is JobState.QUEUED
 
 
 async def test_times_are_the_clocks_and_in_utc(
-    store: JobStore, create: CreateJob, clock: Clock, database: AsyncEngine
+    store: JobStore, create: CreateJob, clock: Clock, database: Database
 ) -> None:
     created = clock.now
     job = await create()
     clock.advance(60)
     await store.request_cancel(job.id)
 
-    found = await JobStore(database, lease=timedelta(seconds=1), clock=clock).get(job.id)
+    found = await JobStore(database, clock=clock).get(job.id)
 
     assert (found.create_time, found.update_time, found.end_time) == (created, clock.now, clock.now)
 
 
 async def test_jobs_of_other_releases_are_listed_and_their_spec_is_kept_as_stored(
-    store: JobStore, create: CreateJob, database: Database
+    store: JobStore, queue: JobQueue, create: CreateJob, database: Database
 ) -> None:
     """An option that was dropped since, and jobs from before an option existed."""
     job = await create()
@@ -288,7 +376,7 @@ async def test_jobs_of_other_releases_are_listed_and_their_spec_is_kept_as_store
     async with database.write() as db:
         await db.execute(sa.update(jobs).where(jobs.c.id == job.id).values(spec=foreign))
 
-    await claimed(store)
+    await claimed(queue)
 
     (_, found), *_ = await store.list_jobs(before=0, limit=9)
     assert found.spec == TrainingSpec(tuning="full")

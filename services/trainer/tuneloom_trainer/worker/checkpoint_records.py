@@ -66,6 +66,11 @@ def newest_whole(directory: Path, *, job: str) -> LocalCheckpoint | None:
     return None
 
 
+def read_record(directory: Path) -> CheckpointRecord:
+    """The record of a checkpoint that its worker has just told of."""
+    return CheckpointRecord.model_validate_json((directory / RECORD_FILE).read_bytes())
+
+
 async def read_registered(objects: ObjectStore, manifest: Manifest) -> CheckpointRecord:
     """The record of a registered checkpoint, without its weights."""
     entry = next((file for file in manifest.files if file.path == RECORD_FILE), None)
@@ -77,7 +82,7 @@ async def read_registered(objects: ObjectStore, manifest: Manifest) -> Checkpoin
 
 def _read(path: Path) -> CheckpointRecord | None:
     try:
-        return CheckpointRecord.model_validate_json((path / RECORD_FILE).read_bytes())
+        return read_record(path)
     except (OSError, ValueError):
         return None
 

@@ -444,6 +444,7 @@ class TrainingJob(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    NO_PROMOTE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"trainingJobs/{job}"."""
     base_model: _builtins.str
@@ -468,6 +469,8 @@ class TrainingJob(_message.Message):
     """The registered merged version, when merge was asked for."""
     attempt: _builtins.int
     """How many times a runner has claimed it."""
+    no_promote: _builtins.bool
+    """Leave the output model's alias "default" where it is. Otherwise success moves it to the result, forwards only."""
     @_builtins.property
     def spec(self) -> Global___TrainingSpec:
         """What to train and how."""
@@ -508,10 +511,11 @@ class TrainingJob(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         attempt: _builtins.int = ...,
+        no_promote: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "progress", b"progress", "spec", b"spec", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_model", b"base_model", "create_time", b"create_time", "dataset", b"dataset", "end_time", b"end_time", "error", b"error", "error_reason", b"error_reason", "merge", b"merge", "merged_version", b"merged_version", "name", b"name", "output_model", b"output_model", "progress", b"progress", "recipe", b"recipe", "result_version", b"result_version", "spec", b"spec", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_model", b"base_model", "create_time", b"create_time", "dataset", b"dataset", "end_time", b"end_time", "error", b"error", "error_reason", b"error_reason", "merge", b"merge", "merged_version", b"merged_version", "name", b"name", "no_promote", b"no_promote", "output_model", b"output_model", "progress", b"progress", "recipe", b"recipe", "result_version", b"result_version", "spec", b"spec", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

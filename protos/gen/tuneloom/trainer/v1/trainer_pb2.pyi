@@ -30,12 +30,12 @@ class CreateTrainingJobRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Makes retries safe: the same id returns the same job."""
+    """Makes retries safe: the same id returns the same job; with another job it is an error that names the difference."""
     validate_only: _builtins.bool
     """Check only: returns the job as it would be, without a name, and changes nothing."""
     @_builtins.property
     def training_job(self) -> _jobs_pb2.TrainingJob:
-        """base_model, dataset, output_model, recipe, spec and merge are read; the rest is ignored."""
+        """base_model, dataset, output_model, recipe, spec, merge and no_promote are read; the rest is ignored."""
 
     def __init__(
         self,
@@ -523,6 +523,64 @@ class ReadTrainingJobLogResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReadTrainingJobLogResponse: _TypeAlias = ReadTrainingJobLogResponse  # noqa: Y015
+
+@_typing.final
+class ReportEventsRequest(_message.Message):
+    """Events of one worker, from one place on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LEASE_EPOCH_FIELD_NUMBER: _builtins.int
+    FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"trainingJobs/{job}"."""
+    lease_epoch: _builtins.int
+    """The claim the worker works under, as in its spec."""
+    first_sequence: _builtins.int
+    """Sequence of the first event here; those that follow are numbered on."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The events, each a line of the worker's event log: one JSON object with "type" and the fields of that type."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        lease_epoch: _builtins.int = ...,
+        first_sequence: _builtins.int = ...,
+        events: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "first_sequence", b"first_sequence", "lease_epoch", b"lease_epoch", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportEventsRequest: _TypeAlias = ReportEventsRequest  # noqa: Y015
+
+@_typing.final
+class ReportEventsResponse(_message.Message):
+    """How far the worker was heard."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    last_sequence: _builtins.int
+    """Sequence of the last event that is stored; report on after it."""
+    def __init__(
+        self,
+        *,
+        last_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_sequence", b"last_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportEventsResponse: _TypeAlias = ReportEventsResponse  # noqa: Y015
 
 @_typing.final
 class ListRecipesRequest(_message.Message):

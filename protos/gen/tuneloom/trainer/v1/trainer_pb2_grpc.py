@@ -83,6 +83,11 @@ class TrainerServiceStub:
                 request_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReadTrainingJobLogRequest.SerializeToString,
                 response_deserializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReadTrainingJobLogResponse.FromString,
                 _registered_method=True)
+        self.ReportEvents = channel.unary_unary(
+                '/tuneloom.trainer.v1.TrainerService/ReportEvents',
+                request_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReportEventsRequest.SerializeToString,
+                response_deserializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReportEventsResponse.FromString,
+                _registered_method=True)
         self.ListRecipes = channel.unary_unary(
                 '/tuneloom.trainer.v1.TrainerService/ListRecipes',
                 request_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ListRecipesRequest.SerializeToString,
@@ -161,6 +166,13 @@ class TrainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportEvents(self, request, context):
+        """Takes in what a worker tells, in order and once. Only the worker of the job's newest claim is heard.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRecipes(self, request, context):
         """Lists the recipes and their defaults.
         """
@@ -215,6 +227,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.ReadTrainingJobLog,
                     request_deserializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReadTrainingJobLogRequest.FromString,
                     response_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReadTrainingJobLogResponse.SerializeToString,
+            ),
+            'ReportEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportEvents,
+                    request_deserializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReportEventsRequest.FromString,
+                    response_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReportEventsResponse.SerializeToString,
             ),
             'ListRecipes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRecipes,
@@ -468,6 +485,33 @@ class TrainerService:
             '/tuneloom.trainer.v1.TrainerService/ReadTrainingJobLog',
             tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReadTrainingJobLogRequest.SerializeToString,
             tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReadTrainingJobLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneloom.trainer.v1.TrainerService/ReportEvents',
+            tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReportEventsRequest.SerializeToString,
+            tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReportEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

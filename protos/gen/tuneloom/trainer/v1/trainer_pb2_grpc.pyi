@@ -59,6 +59,8 @@ class TrainerServiceStub:
     """Returns the end of what a job's worker wrote to its log: its words and the libraries', for a person.
     Of a job that never had a worker on this trainer, and of one whose files were removed: an empty text.
     """
+    ReportEvents: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ReportEventsRequest, _trainer_pb2.ReportEventsResponse]
+    """Takes in what a worker tells, in order and once. Only the worker of the job's newest claim is heard."""
     ListRecipes: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListRecipesRequest, _trainer_pb2.ListRecipesResponse]
     """Lists the recipes and their defaults."""
 
@@ -92,6 +94,8 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """Returns the end of what a job's worker wrote to its log: its words and the libraries', for a person.
     Of a job that never had a worker on this trainer, and of one whose files were removed: an empty text.
     """
+    ReportEvents: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ReportEventsRequest, _trainer_pb2.ReportEventsResponse]  # type: ignore[assignment]
+    """Takes in what a worker tells, in order and once. Only the worker of the job's newest claim is heard."""
     ListRecipes: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListRecipesRequest, _trainer_pb2.ListRecipesResponse]  # type: ignore[assignment]
     """Lists the recipes and their defaults."""
 
@@ -176,6 +180,14 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns the end of what a job's worker wrote to its log: its words and the libraries', for a person.
         Of a job that never had a worker on this trainer, and of one whose files were removed: an empty text.
         """
+
+    @_abc_1.abstractmethod
+    def ReportEvents(
+        self,
+        request: _trainer_pb2.ReportEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.ReportEventsResponse, _abc.Awaitable[_trainer_pb2.ReportEventsResponse]]:
+        """Takes in what a worker tells, in order and once. Only the worker of the job's newest claim is heard."""
 
     @_abc_1.abstractmethod
     def ListRecipes(

@@ -1,0 +1,104 @@
+"""What workers tell, on its way to whoever runs their attempt: in order, once, under the lease.
+
+Every launcher's workers end up here: those on this machine through their event log, those elsewhere by ReportEvents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+
+from tuneloom_common.errors import FailedPrecondition
+from tuneloom_common.queue import Lease
+from tuneloom_trainer.worker.protocol import LoggedEvent
+
+
+class Inbox:
+    """One attempt's. `told` is the sequence of the last event that was taken in."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+        self.told = 0
+        self._shut = False
+        self._turn = asyncio.Lock()
+        self._waiting: asyncio.Queue[tuple[list[LoggedEvent], asyncio.Future[None]] | None] = asyncio.Queue()
+
+    async def report(self, events: Sequence[LoggedEvent]) -> int:
+        """Returns `told` when the events are stored. Those told before are passed over, a gap is refused."""
+        async with self._turn:
+            news = [event for event in events if event.sequence > self.told]
+            if self._shut:
+                raise _lease_lost(self.lease)
+            if news:
+                self._require_no_gap(news)
+                stored = asyncio.get_running_loop().create_future()
+                self._waiting.put_nowait((news, stored))
+                await stored
+            return self.told
+
+    def shut(self) -> None:
+        """Nobody listens any more: whoever is still telling something hears that."""
+        self._shut = True
+        while not self._waiting.empty():
+            if (waiting := self._waiting.get_nowait()) is not None and not waiting[1].done():
+                waiting[1].set_exception(_lease_lost(self.lease))
+
+    async def batches(self) -> AsyncIterator[list[LoggedEvent]]:
+        """Events as they are told, until the inbox is closed. A batch counts as stored when the next is asked for."""
+        while (waiting := await self._waiting.get()) is not None:
+            news, stored = waiting
+            try:
+                yield news
+            except BaseException:
+                if not stored.done():
+                    stored.set_exception(_lease_lost(self.lease))
+                    stored.exception()
+                raise
+            self.told = news[-1].sequence
+            if not stored.done():
+                stored.set_result(None)
+
+    def close(self) -> None:
+        """After what was told up to now nothing more comes."""
+        self._waiting.put_nowait(None)
+
+    def _require_no_gap(self, news: Sequence[LoggedEvent]) -> None:
+        expected = range(self.told + 1, self.told + 1 + len(news))
+        if [event.sequence for event in news] != list(expected):
+            raise FailedPrecondition(
+                f"{self.lease.id}: event {self.told + 1} is missing before event {news[0].sequence}; report from there",
+                reason="EVENTS_MISSING",
+                metadata={"next_sequence": str(self.told + 1)},
+            )
+
+
+class Inboxes:
+    """Those of the attempts that this process runs."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Inbox] = {}
+
+    @contextmanager
+    def open(self, lease: Lease) -> Iterator[Inbox]:
+        inbox = self._open[lease.id] = Inbox(lease)
+        try:
+            yield inbox
+        finally:
+            inbox.shut()
+            if self._open.get(lease.id) is inbox:
+                del self._open[lease.id]
+
+    async def report(self, lease: Lease, events: Sequence[LoggedEvent]) -> int:
+        """As Inbox.report; raises FailedPrecondition when no attempt runs here under this lease."""
+        inbox = self._open.get(lease.id)
+        if inbox is None or inbox.lease != lease:
+            raise _lease_lost(lease)
+        return await inbox.report(events)
+
+
+def _lease_lost(lease: Lease) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"trainingJobs/{lease.id}: no attempt {lease.epoch} runs here; its lease is lost, end the worker",
+        reason="LEASE_LOST",
+    )
