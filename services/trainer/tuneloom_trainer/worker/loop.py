@@ -96,9 +96,10 @@ def _tell_data(data: TrainingData, events: Events) -> None:
 
 
 def _tell_few_steps(total_steps: int, data: TrainingData, max_length: int, events: Events) -> None:
+    rows = data.report.rows - len(data.unusable_rows)
     events.emit(
         Note(
-            text=f"only {total_steps} optimizer steps: {data.report.rows} rows fit into {data.report.sequences} "
-            f"sequences of {max_length} tokens; the model will hardly change, raise num_epochs or set max_steps"
+            text=f"only {total_steps} optimizer steps: {rows} rows fit into {data.report.sequences} sequences of "
+            f"{max_length} tokens; the model will hardly change, raise num_epochs or set max_steps"
         )
     )
