@@ -230,11 +230,11 @@ def event(data: Any) -> bytes:
 
 
 @asynccontextmanager
-async def served(app: FastAPI) -> AsyncIterator[str]:
-    """Runs an application on a loopback port with uvicorn's own protocol; yields its URL."""
+async def served(app: FastAPI, *, protocol: Any = "httptools") -> AsyncIterator[str]:
+    """Runs an application on a loopback port, with uvicorn's own protocol or another; yields its URL."""
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=protocol,
         ws="none",
         lifespan="off",
         access_log=False,

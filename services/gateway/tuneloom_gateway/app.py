@@ -14,10 +14,12 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from tuneloom_common.grpc import open_channel
+from tuneloom_common.principals import Principals
 from tuneloom_gateway.edge.keys import Authentication
 from tuneloom_gateway.edge.middleware import Edge
-from tuneloom_gateway.edge.quotas import Concurrency
+from tuneloom_gateway.edge.quotas import BodyBudget, Concurrency
 from tuneloom_gateway.errors import handle
+from tuneloom_gateway.inference.body import BodyReader
 from tuneloom_gateway.inference.forward import Upstream, open_session
 from tuneloom_gateway.metrics import Metrics
 from tuneloom_gateway.readiness import Readiness
@@ -38,13 +40,14 @@ def build(
     registry: Registry | None = None,
     session: aiohttp.ClientSession | None = None,
     replicas: Endpoints | None = None,
+    metrics: Metrics | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
     """The gateway, with the caller's parts where given. To be called inside the event loop that will run it.
 
     The application's lifespan watches the registry and in the end closes every part, given ones included.
     """
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     registry = registry or _open_registry(settings)
     session = session or open_session(
         connect_seconds=settings.engine_connect_timeout_seconds,
@@ -79,11 +82,17 @@ def build(
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
         middleware=[
             Middleware(Edge, metrics=metrics),
-            Middleware(Authentication, key_sha256s=settings.api_key_sha256s),
-            Middleware(Concurrency, at_most=settings.max_concurrent_requests),
+            Middleware(Authentication, principals=Principals(settings.callers)),
+            Middleware(
+                Concurrency,
+                at_most=settings.max_concurrent_requests,
+                per_principal=settings.max_concurrent_requests_per_key or max(1, settings.max_concurrent_requests // 2),
+            ),
         ],
     )
-    app.router.routes.extend(inference_routes(routing, upstream, metrics, max_body_bytes=settings.max_body_bytes))
+    bodies = BodyReader(max_bytes=settings.max_body_bytes, timeout_seconds=settings.body_timeout_seconds)
+    budget = BodyBudget(settings.max_bodies_bytes)
+    app.router.routes.extend(inference_routes(routing, upstream, metrics, bodies=bodies, budget=budget))
     add_model_routes(app, Catalog(registry, routing))
     add_health_routes(app, Readiness(registry, session, engine_url=settings.engine_url), metrics)
     return app

@@ -19,6 +19,7 @@ from tuneloom_common.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     ResourceExhausted,
     TuneloomError,
     Unauthenticated,
@@ -34,6 +35,12 @@ class BodyTooLarge(InvalidArgument):
     """The request has more bytes than the gateway accepts."""
 
     default_reason = "BODY_TOO_LARGE"
+
+
+class BodyTimeout(InvalidArgument):
+    """A client began a body and did not send the rest of it."""
+
+    default_reason = "BODY_TIMEOUT"
 
 
 class TooManyRequests(ResourceExhausted):
@@ -64,9 +71,11 @@ class Answer:
 # Status and OpenAI's `type`; the first entry in an error's method resolution order counts.
 _KINDS: Mapping[type[BaseException], tuple[int, str]] = {
     BodyTooLarge: (413, "invalid_request_error"),
+    BodyTimeout: (408, "invalid_request_error"),
     InvalidArgument: (400, "invalid_request_error"),
     FailedPrecondition: (400, "invalid_request_error"),
     Unauthenticated: (401, "invalid_request_error"),
+    PermissionDenied: (403, "invalid_request_error"),
     NotFound: (404, "invalid_request_error"),
     Aborted: (409, "invalid_request_error"),
     AlreadyExists: (409, "invalid_request_error"),

@@ -49,6 +49,12 @@ class Metrics:
         self.in_flight = Gauge(
             "tuneloom_gateway_requests_in_flight", "Requests being answered now.", registry=self.collectors
         )
+        self.refused = Counter(
+            "tuneloom_gateway_refused_connections",
+            "Connections ended by the gateway before a request of theirs was understood, by reason.",
+            ("reason",),
+            registry=self.collectors,
+        )
         self.upstream_errors = Counter(
             "tuneloom_gateway_upstream_errors",
             "Failures of engines: lost (connection), timeout, broken (in mid-answer), status (5xx).",

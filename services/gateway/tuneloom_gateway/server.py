@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from tuneloom_common.errors import FailedPrecondition
 from tuneloom_gateway.app import build
+from tuneloom_gateway.edge.connections import Connections
+from tuneloom_gateway.edge.descriptors import Descriptors
+from tuneloom_gateway.edge.protocol import LimitedProtocol, ProtocolLimits
+from tuneloom_gateway.metrics import Metrics
 from tuneloom_gateway.settings import Settings
 
-BACKLOG = 2048
-# Longer than the idle time of common clients and load balancers, so that they close first.
-KEEP_ALIVE_SECONDS = 75
+SWEEP_SECONDS = 1.0
 log = structlog.get_logger()
 
 
-def listen(settings: Settings) -> socket.socket:
+def listen(settings: Settings, descriptors: Descriptors) -> socket.socket:
     """Binds the address, so that a taken port is known before anything is started."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=descriptors.backlog)
     except OSError as error:
         raise FailedPrecondition(
             f"{settings.host}:{settings.port} is in use or cannot be bound ({error.strerror or error}); "
@@ -32,22 +39,65 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-async def serve(settings: Settings, listener: socket.socket) -> None:
+async def serve(settings: Settings, listener: socket.socket, descriptors: Descriptors) -> None:
     """Runs until SIGTERM or SIGINT, then lets running requests finish for `drain_seconds`."""
-    config = uvicorn.Config(
-        build(settings),
-        http="httptools",
+    metrics = Metrics()
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    async with limited(settings, descriptors, metrics) as protocol:
+        config = server_config(build(settings, metrics=metrics), settings, protocol, descriptors)
+        log.info(f"gateway listens on http://{shown}:{port}", keys=len(settings.callers))
+        await uvicorn.Server(config).serve(sockets=[listener])
+
+
+@asynccontextmanager
+async def limited(
+    settings: Settings, descriptors: Descriptors, metrics: Metrics
+) -> AsyncIterator[partial[LimitedProtocol]]:
+    """What makes a protocol per connection, all within the same limits; deadlines are kept meanwhile."""
+    at_most = settings.max_connections or descriptors.connections
+    per_client = settings.max_connections_per_client or max(1, at_most // 2)
+    loop = asyncio.get_running_loop()
+    connections = Connections(at_most=at_most, per_client=per_client, clock=loop.time)
+    limits = ProtocolLimits(
+        max_header_bytes=settings.max_header_bytes,
+        max_headers=settings.max_headers,
+        max_request_line_bytes=settings.max_request_line_bytes,
+        header_seconds=settings.header_timeout_seconds,
+        keep_alive_seconds=settings.keep_alive_seconds,
+        write_seconds=settings.write_timeout_seconds,
+    )
+    sweeping = asyncio.create_task(_sweep(connections, every=min(SWEEP_SECONDS, limits.header_seconds / 4)))
+    yield partial(
+        LimitedProtocol,
+        limits=limits,
+        connections=connections,
+        count_refusal=lambda code: metrics.refused.labels(code).inc(),
+    )
+    sweeping.cancel()
+    with suppress(asyncio.CancelledError):
+        await sweeping
+
+
+def server_config(
+    app: FastAPI, settings: Settings, protocol: partial[LimitedProtocol], descriptors: Descriptors
+) -> uvicorn.Config:
+    """uvicorn with our protocol, and silent: what it would log of requests is no one's business."""
+    return uvicorn.Config(
+        app,
+        http=protocol,  # type: ignore[arg-type] # it is only called
         ws="none",
         lifespan="on",
         access_log=False,
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        backlog=descriptors.backlog,
         timeout_graceful_shutdown=settings.drain_seconds,
     )
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    log.info(f"gateway listens on http://{shown}:{port}", keys=len(settings.api_key_sha256s))
-    await uvicorn.Server(config).serve(sockets=[listener])
+
+
+async def _sweep(connections: Connections, *, every: float) -> None:
+    while True:
+        await asyncio.sleep(every)
+        connections.sweep()

@@ -10,8 +10,10 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from tuneloom_common.principals import PrincipalEntry, Scope
 from tuneloom_common.settings import ServiceSettings
 
+CLIENT_SCOPES: tuple[Scope, ...] = ("inference", "models:read")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HTTP_URL = re.compile(r"https?://[^\s/]+(/\S*)?")
 
@@ -29,6 +31,8 @@ class Settings(ServiceSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     log_json: bool = False
+    principals: tuple[PrincipalEntry, ...] = ()
+    """Callers with names and scopes: [{"id": …, "key_sha256": …, "scopes": ["inference", "models:read"]}]."""
     api_key_sha256s: Annotated[tuple[str, ...], NoDecode] = Field(default=(), validate_default=True)
 
     registry_address: str = "127.0.0.1:8021"
@@ -41,6 +45,7 @@ class Settings(ServiceSettings):
     """Any OpenAI-compatible server, without the /v1, that knows all models by their engine names."""
     engine_host_url: str = Field(default="", validate_default=True)
     """The engine host, which starts one engine per base or merged model."""
+    engine_host_token: SecretStr | None = None
     engine_api_key: SecretStr | None = None
     engine_connect_timeout_seconds: float = Field(default=5.0, gt=0)
     engine_read_timeout_seconds: float = Field(default=600.0, gt=0)
@@ -48,9 +53,34 @@ class Settings(ServiceSettings):
     engine_start_timeout_seconds: float = Field(default=600.0, gt=0)
 
     max_body_bytes: int = Field(default=10 << 20, ge=1024)
+    max_bodies_bytes: int = Field(default=256 << 20, ge=1024)
+    """All bodies held at a time; half of it for any one caller."""
+    body_timeout_seconds: float = Field(default=60.0, gt=0)
     max_concurrent_requests: int = Field(default=1000, ge=1)
+    max_concurrent_requests_per_key: int = Field(default=0, ge=0)
+    """0: half of all, but one at least."""
+
+    max_connections: int = Field(default=0, ge=0)
+    """0: half of the file descriptors the process may have; the others are for engines."""
+    max_connections_per_client: int = Field(default=0, ge=0)
+    """Per address; 0: half of all. To be raised behind a proxy."""
+    max_header_bytes: int = Field(default=32 << 10, ge=1024)
+    max_headers: int = Field(default=100, ge=8)
+    max_request_line_bytes: int = Field(default=8 << 10, ge=256)
+    header_timeout_seconds: float = Field(default=10.0, gt=0)
+    keep_alive_seconds: float = Field(default=75.0, gt=0)
+    """Longer than the idle time of common clients and load balancers, so that they close first."""
+    write_timeout_seconds: float = Field(default=60.0, gt=0)
+    """How long a client may read nothing of its answer."""
     drain_seconds: int = Field(default=60, ge=0)
     """How long running requests may take after SIGTERM."""
+
+    @property
+    def callers(self) -> list[PrincipalEntry]:
+        """Everyone who may call. A key that only has a hash is named after it and may do what clients do."""
+        scopes = frozenset(CLIENT_SCOPES)
+        keys = (PrincipalEntry(id=f"key-{key[:8]}", token_sha256=key, scopes=scopes) for key in self.api_key_sha256s)
+        return [*self.principals, *keys]
 
     @field_validator("api_key_sha256s", mode="before")
     @classmethod
@@ -71,7 +101,7 @@ class Settings(ServiceSettings):
             if not _SHA256.fullmatch(key):  # it may be a key itself, so it is not shown
                 raise ValueError(f"item {number} is not a sha256 in hex; make it with: printf %s KEY | sha256sum")
         host = str(info.data.get("host", ""))
-        if not keys and not is_loopback(host):
+        if not keys and not info.data.get("principals") and not is_loopback(host):
             raise ValueError(
                 f"needed because the gateway listens on {host}, which other machines can reach; "
                 "set the sha256 of at least one key, or set TUNELOOM_GATEWAY_HOST=127.0.0.1"

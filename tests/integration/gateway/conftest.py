@@ -47,7 +47,7 @@ async def start(registry_address: str, engine: FakeEngine) -> AsyncIterator[Star
     """Starts `python -m tuneloom_gateway` with settings."""
     processes: list[Process] = []
 
-    async def start(**settings: str) -> Process:
+    async def start(*, descriptors: int = 0, **settings: str) -> Process:
         values = {
             "PORT": "0",
             "REGISTRY_ADDRESS": registry_address,
@@ -57,7 +57,9 @@ async def start(registry_address: str, engine: FakeEngine) -> AsyncIterator[Star
             "DRAIN_SECONDS": "10",
             **settings,
         }
+        limited = ["bash", "-c", f'ulimit -n {descriptors}; exec "$@"', "-"] if descriptors else []
         process = await asyncio.create_subprocess_exec(
+            *limited,
             sys.executable,
             "-m",
             "tuneloom_gateway",

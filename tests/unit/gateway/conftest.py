@@ -13,6 +13,9 @@ import pytest
 
 from tests.fakes import FakeEngine, FakeRegistry, served
 from tuneloom_gateway.app import build
+from tuneloom_gateway.edge.descriptors import Descriptors
+from tuneloom_gateway.metrics import Metrics
+from tuneloom_gateway.server import limited
 from tuneloom_gateway.settings import Settings
 
 KEY = "sk-test"
@@ -49,8 +52,10 @@ async def open_gateway(registry: FakeRegistry, engine: FakeEngine) -> AsyncItera
             if "engine_host_url" not in settings:
                 settings.setdefault("engine_url", engine.url)
             settings.setdefault("api_key_sha256s", (hashlib.sha256(KEY.encode()).hexdigest(),))
-            app = build(Settings(**settings), **{"registry": registry, **(parts or {})})
-            url = await stack.enter_async_context(served(app))
+            chosen, metrics = Settings(**settings), Metrics()
+            app = build(chosen, **{"registry": registry, "metrics": metrics, **(parts or {})})
+            protocol = await stack.enter_async_context(limited(chosen, Descriptors(1024), metrics))
+            url = await stack.enter_async_context(served(app, protocol=protocol))
             return await stack.enter_async_context(
                 aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {KEY}"})
             )

@@ -10,6 +10,7 @@ import pytest
 
 from tuneloom_common.errors import FailedPrecondition
 from tuneloom_common.settings import load
+from tuneloom_gateway.edge.descriptors import Descriptors
 from tuneloom_gateway.server import listen
 from tuneloom_gateway.settings import Settings, is_loopback
 
@@ -82,11 +83,11 @@ def test_a_taken_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(FailedPrecondition) as error:
-            listen(Settings(port=port, engine_url="http://127.0.0.1:9"))
+            listen(Settings(port=port, engine_url="http://127.0.0.1:9"), Descriptors(1024))
     assert f"127.0.0.1:{port} is in use" in error.value.message
     assert "TUNELOOM_GATEWAY_PORT" in error.value.message
 
 
 def test_a_listening_socket() -> None:
-    with listen(Settings(port=0, engine_url="http://127.0.0.1:9")) as listener:
+    with listen(Settings(port=0, engine_url="http://127.0.0.1:9"), Descriptors(1024)) as listener:
         assert listener.getsockname()[1] > 0

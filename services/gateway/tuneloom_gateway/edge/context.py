@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
+from tuneloom_common.principals import Principal
 from tuneloom_gateway.routing.served import ServedVersion
 
+NOBODY = Principal("nobody", frozenset())
 _KEY = "tuneloom.context"
 
 
@@ -19,6 +21,7 @@ class RequestContext:
     """
 
     request_id: str
+    principal: Principal = NOBODY
     route: str = ""
     model: str = ""
     status: int = 0

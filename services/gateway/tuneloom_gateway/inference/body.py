@@ -1,104 +1,55 @@
-"""Inference requests: parsed once, to see the model's name; sent on as they came, but for that name."""
+"""Reading a request's body: no more of it, no longer and no more of them at a time than allowed."""
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import dataclass
-from typing import Any
+import asyncio
 
 from starlette.types import Receive, Scope
 
-from tuneloom_common.errors import InvalidArgument
 from tuneloom_gateway.edge.context import header
-from tuneloom_gateway.errors import BodyTooLarge, ClientGone
-
-_MODEL_KEY = b'"model"'
-_MODEL_MEMBER = re.compile(rb'"model"\s*:\s*"(?:[^"\\]|\\.)*"')
-# Every letter of "model" is U+006x, so a key that spells it with escapes contains this.
-_ESCAPED_LETTER = b"\\u006"
+from tuneloom_gateway.edge.quotas import HeldBody
+from tuneloom_gateway.errors import BodyTimeout, BodyTooLarge, ClientGone
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceRequest:
-    """A JSON object that names a model."""
+class BodyReader:
+    """The limits of one body."""
 
-    model: str
-    raw: bytes
-    parsed: dict[str, Any]
+    def __init__(self, *, max_bytes: int, timeout_seconds: float) -> None:
+        self._max_bytes = max_bytes
+        self._timeout_seconds = timeout_seconds
 
-    @classmethod
-    def parse(cls, raw: bytes, *, required: tuple[str, ...]) -> InferenceRequest:
-        """Raises InvalidArgument naming the position of a syntax error, or the parameter at fault."""
-        parsed = _parse_json(raw)
-        if not isinstance(parsed, dict):
-            raise InvalidArgument(f"the body is a JSON {_kind(parsed)}; send an object", reason="INVALID_JSON")
-        for name in ("model", *required):
-            if name not in parsed:
-                raise InvalidArgument(
-                    f"{name!r} is missing from the body", field=name, reason="MISSING_REQUIRED_PARAMETER"
-                )
-        model = parsed["model"]
-        if not isinstance(model, str):
-            raise InvalidArgument(
-                f"'model' is a JSON {_kind(model)}; send a string such as 'assistant'",
-                field="model",
-                reason="INVALID_TYPE",
-            )
-        return cls(model, raw, parsed)
+    async def read(self, scope: Scope, receive: Receive, held: HeldBody) -> bytes:
+        """The whole body, accounted for in `held`. Raises BodyTooLarge before holding more than allowed."""
+        declared = header(scope, b"content-length")
+        if declared.isdigit() and int(declared) > self._max_bytes:
+            raise self._too_large(f"is {int(declared):,} bytes")
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self._read(receive, held)
+        except TimeoutError:
+            raise BodyTimeout(
+                f"the request body did not arrive within {self._timeout_seconds:g} s; send it at once, or raise "
+                "TUNELOOM_GATEWAY_BODY_TIMEOUT_SECONDS at the gateway"
+            ) from None
 
-    def for_engine(self, engine_model: str) -> bytes:
-        """The body with the model's name replaced, all other bytes as the client wrote them if possible."""
-        name = json.dumps(engine_model).encode()
-        # With one spelling of the key in the whole body, that one is the member of the outermost object.
-        if self.raw.count(_MODEL_KEY) == 1 and _ESCAPED_LETTER not in self.raw:
-            member = _MODEL_MEMBER.search(self.raw)
-            if member is not None:
-                return b"".join((self.raw[: member.start()], b'"model":', name, self.raw[member.end() :]))
-        return json.dumps({**self.parsed, "model": engine_model}).encode()
+    async def _read(self, receive: Receive, held: HeldBody) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > self._max_bytes:
+                raise self._too_large(f"has more than {self._max_bytes:,} bytes")
+            held.add(len(chunk))
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-
-async def read_body(scope: Scope, receive: Receive, *, at_most: int) -> bytes:
-    """The whole request body. Raises BodyTooLarge before holding more than `at_most` bytes."""
-    declared = header(scope, b"content-length")
-    if declared.isdigit() and int(declared) > at_most:
-        raise _too_large(f"is {int(declared):,} bytes", at_most)
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > at_most:
-            raise _too_large(f"has more than {at_most:,} bytes", at_most)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def _parse_json(raw: bytes) -> Any:
-    if not raw:
-        raise InvalidArgument("the body is empty; send a JSON object", reason="INVALID_JSON")
-    try:
-        return json.loads(raw)
-    except json.JSONDecodeError as error:
-        problem = f"{error.msg} at line {error.lineno} column {error.colno} (character {error.pos})"
-    except UnicodeDecodeError as error:
-        problem = f"byte {error.start} is not {error.encoding}"
-    except (ValueError, RecursionError) as error:
-        problem = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-    raise InvalidArgument(f"the body is not JSON: {problem}", reason="INVALID_JSON")
-
-
-def _kind(value: Any) -> str:
-    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
-    return names.get(type(value), "null")
-
-
-def _too_large(what: str, at_most: int) -> BodyTooLarge:
-    return BodyTooLarge(
-        f"the request body {what}, the limit is {at_most:,}; send less, or raise "
-        "TUNELOOM_GATEWAY_MAX_BODY_BYTES at the gateway"
-    )
+    def _too_large(self, what: str) -> BodyTooLarge:
+        return BodyTooLarge(
+            f"the request body {what}, the limit is {self._max_bytes:,}; send less, or raise "
+            "TUNELOOM_GATEWAY_MAX_BODY_BYTES at the gateway"
+        )

@@ -9,10 +9,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from tuneloom_gateway.edge.context import RequestContext, header
-from tuneloom_gateway.inference.body import InferenceRequest, read_body
+from tuneloom_gateway.edge.quotas import BodyBudget
+from tuneloom_gateway.inference.body import BodyReader
 from tuneloom_gateway.inference.disconnect import while_connected
 from tuneloom_gateway.inference.forward import Upstream
 from tuneloom_gateway.inference.relay import relay
+from tuneloom_gateway.inference.request import InferenceRequest
 from tuneloom_gateway.metrics import Metrics
 from tuneloom_gateway.routing.resolution import Routing
 
@@ -46,32 +48,40 @@ class Inference:
         routing: Routing,
         upstream: Upstream,
         metrics: Metrics,
-        max_body_bytes: int,
+        bodies: BodyReader,
+        budget: BodyBudget,
     ) -> None:
         self._route = route
         self._routing = routing
         self._upstream = upstream
         self._metrics = metrics
-        self._max_body_bytes = max_body_bytes
+        self._bodies = bodies
+        self._budget = budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = RequestContext.of(scope)
         context.route = self._route.path
-        raw = await read_body(scope, receive, at_most=self._max_body_bytes)
-        request = InferenceRequest.parse(raw, required=self._route.required)
-        async with while_connected(receive):
-            served = await self._routing.resolve(request.model)
-            context.served_by(served)
-            body = request.for_engine(served.engine_model)
-            headers = _headers(scope, context)
-            async with self._upstream.post(served, self._route.engine_path, body, headers) as response:
-                await relay(response, send, served=served, asked_for=request.model, metrics=self._metrics)
+        with self._budget.hold(context.principal.id) as held:
+            raw = await self._bodies.read(scope, receive, held)
+            request = InferenceRequest.parse(raw, required=self._route.required)
+            async with while_connected(receive):
+                await self._forward(request, scope, context, send)
+
+    async def _forward(self, request: InferenceRequest, scope: Scope, context: RequestContext, send: Send) -> None:
+        served = await self._routing.resolve(request.model)
+        context.served_by(served)
+        body = request.for_engine(served.engine_model)
+        headers = _headers(scope, context)
+        async with self._upstream.post(served, self._route.engine_path, body, headers) as response:
+            await relay(response, send, served=served, asked_for=request.model, metrics=self._metrics)
 
 
-def inference_routes(routing: Routing, upstream: Upstream, metrics: Metrics, *, max_body_bytes: int) -> Iterator[Route]:
+def inference_routes(
+    routing: Routing, upstream: Upstream, metrics: Metrics, *, bodies: BodyReader, budget: BodyBudget
+) -> Iterator[Route]:
     """The allow-list as routes."""
     for route in ALLOWED:
-        endpoint = Inference(route, routing=routing, upstream=upstream, metrics=metrics, max_body_bytes=max_body_bytes)
+        endpoint = Inference(route, routing=routing, upstream=upstream, metrics=metrics, bodies=bodies, budget=budget)
         yield Route(route.path, endpoint, methods=["POST"])
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneloom_gateway.inference.body import InferenceRequest
+from tuneloom_gateway.inference.request import InferenceRequest
 
 ENGINE_NAME = "assistant--0123456789ab"
 KEYS = st.sampled_from(["model", "messages", 'a"model"', "m\u006fdel", "x", "\\u006dodel"])
