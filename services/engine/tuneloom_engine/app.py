@@ -12,7 +12,7 @@ from aiohttp import web
 from tuneloom_engine.adapters import Adapters
 from tuneloom_engine.artifacts import Artifacts
 from tuneloom_engine.channel import serving_adapters
-from tuneloom_engine.edge import Door, guarded
+from tuneloom_engine.edge import DOOR, Door, guarded
 from tuneloom_engine.host import Host
 from tuneloom_engine.settings import HostSettings
 from tuneloom_engine.sockets import SocketDirectory
@@ -23,7 +23,9 @@ HOST = web.AppKey("host", Host)
 
 def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> web.Application:
     """The engine host. Its engines start and end with the application."""
-    app = web.Application(middlewares=[guarded(Door(settings))])
+    door = Door(settings)
+    app = web.Application(middlewares=[guarded(door)])
+    app[DOOR] = door
     app.add_routes(
         [
             web.post("/replicas/{name}", _ready),

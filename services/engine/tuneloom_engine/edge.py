@@ -10,13 +10,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+import structlog
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from tuneloom_common.errors import InvalidArgument, PermissionDenied, TuneloomError, Unauthenticated
 from tuneloom_common.principals import EVERYBODY, Principal, Principals
 from tuneloom_engine.failures import EngineFailed
 from tuneloom_engine.settings import HostSettings, is_loopback
 
+DOOR: web.AppKey[Door] = web.AppKey("door")
 OPEN_PATHS = frozenset({"/healthz"})
 SCOPE = "engines:use"
 STATUS = {
@@ -28,17 +31,29 @@ STATUS = {
     "RESOURCE_EXHAUSTED": 503,
     "UNAVAILABLE": 503,
 }
+log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Door:
-    """Raises for a request that may not come in."""
+    """Raises for a request that may not come in; knows which connections have one."""
 
     def __init__(self, settings: HostSettings) -> None:
         self._principals = Principals(settings.principals, admin_token=settings.token)
         self._names = frozenset(name.lower() for name in (settings.host, *settings.allowed_hosts))
+        self._asking: set[RequestHandler] = set()
         # Elsewhere than on loopback only tokens count, unless the operator says by which names the host is called.
         self._any_name = not is_loopback(settings.host) and not settings.allowed_hosts
+
+    def noticed(self, request: web.Request) -> None:
+        """A connection has come to its request."""
+        connection = request.protocol
+        self._asking.add(connection)
+        request.task.add_done_callback(lambda _: self._asking.discard(connection))
+
+    def is_asking(self, connection: RequestHandler) -> bool:
+        """Whether a request has come in on this connection."""
+        return connection in self._asking
 
     def check(self, request: web.Request) -> None:
         self._check_host(request.headers.get("Host", ""))
@@ -78,6 +93,7 @@ def guarded(door: Door) -> Any:
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        door.noticed(request)
         try:
             door.check(request)
             response = await handler(request)
@@ -88,6 +104,9 @@ def guarded(door: Door) -> Any:
             response = web.json_response(
                 {"error": text, "reason": error.reason.upper().replace(" ", "_")}, status=error.status
             )
+        except Exception:
+            log.exception(f"{request.method} {request.path} failed unexpectedly")
+            response = answer(TuneloomError("internal error; the engine host's log tells more"))
         response.force_close()
         return response
 

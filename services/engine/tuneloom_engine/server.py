@@ -1,8 +1,13 @@
-"""The listening socket, with bounds for what strangers can hold: header bytes and time, idle time, connections."""
+"""The listening socket, with bounds for what strangers can hold: header bytes and time, idle time, connections.
+
+When all connections are taken, the one leaves that has been open for longest without a request: whoever has something
+to ask comes through, however many connections say nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,12 +18,15 @@ from aiohttp import web
 from tuneloom_common.errors import FailedPrecondition
 from tuneloom_common.grpc import stop_signals
 from tuneloom_engine.app import build
+from tuneloom_engine.edge import DOOR
 from tuneloom_engine.settings import HostSettings
 
 HEADER_SECONDS = 10.0
 HEADER_LINE_BYTES = 4096
 HEADERS = 64
 CONNECTION_GRACE_SECONDS = 1
+# aiohttp tells about malformed requests with a traceback that quotes them; what fails inside is told by `edge`.
+_NO_LOG = logging.Logger("tuneloom.engine.protocol", level=logging.CRITICAL + 1)
 log = structlog.get_logger()
 
 
@@ -45,6 +53,7 @@ async def serving(
     runner = web.AppRunner(
         app,
         access_log=None,
+        logger=_NO_LOG,
         keepalive_timeout=header_seconds,  # counts from the connection's start, and slow bytes do not extend it
         lingering_time=0,
         max_line_size=HEADER_LINE_BYTES,
@@ -53,7 +62,7 @@ async def serving(
         shutdown_timeout=CONNECTION_GRACE_SECONDS,
     )
     await runner.setup()
-    listening = await asyncio.get_running_loop().create_server(_accepting(runner, max_connections), sock=listener)
+    listening = await asyncio.get_running_loop().create_server(_accepting(app, runner, max_connections), sock=listener)
     try:
         yield
     finally:
@@ -70,15 +79,23 @@ async def run(settings: HostSettings, listener: socket.socket) -> None:
         await stop.wait()
 
 
-def _accepting(runner: web.AppRunner, max_connections: int) -> Callable[[], asyncio.Protocol]:
+def _accepting(app: web.Application, runner: web.AppRunner, max_connections: int) -> Callable[[], asyncio.Protocol]:
     def accept() -> asyncio.Protocol:
         server = runner.server
-        return server() if server and len(server.connections) < max_connections else _Turned()
+        if server is None:
+            return _Refusal()
+        open_ = [one for one in server.connections if one.transport and not one.transport.is_closing()]
+        if len(open_) >= max_connections:
+            silent = next((connection for connection in open_ if not app[DOOR].is_asking(connection)), None)
+            if silent is None:
+                return _Refusal()
+            silent.force_close()
+        return server()
 
     return accept
 
 
-class _Turned(asyncio.Protocol):
+class _Refusal(asyncio.Protocol):
     """A connection too many."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

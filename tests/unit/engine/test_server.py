@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.unit.engine.conftest import MakeSettings
+from tests.unit.engine.conftest import Fleet, MakeSettings
+from tests.unit.engine.fakes import FakeRegistry
 from tuneloom_common.errors import FailedPrecondition
 from tuneloom_engine.app import build
 from tuneloom_engine.server import HEADER_LINE_BYTES, HEADERS, listen, serving
@@ -78,16 +79,43 @@ async def test_slow_bytes_win_no_time(make_settings: MakeSettings) -> None:
         writer.close()
 
 
-async def test_connections_are_limited_and_come_free_again(make_settings: MakeSettings) -> None:
-    async with listening(make_settings, connections=2) as port:
-        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
-        assert await exchange(port, HEALTH) == b""
-        for _, writer in held:
-            writer.close()
-            await writer.wait_closed()
+async def test_who_says_nothing_makes_room_for_who_asks(make_settings: MakeSettings) -> None:
+    async with listening(make_settings, connections=3) as port:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(9)]
+        for _ in range(3):
+            assert (await exchange(port, HEALTH)).startswith(b"HTTP/1.1 200 ")
         async with asyncio.timeout(5):
-            while not (await exchange(port, HEALTH)).startswith(b"HTTP/1.1 200 "):
-                pass
+            for reader, writer in silent[:6]:
+                assert await reader.read() == b""
+                writer.close()
+        for _, writer in silent[6:]:
+            writer.close()
+
+
+async def test_who_asks_is_not_cut_off_for_another(
+    make_settings: MakeSettings, registry: FakeRegistry, fleet: Fleet
+) -> None:
+    registry.hold.clear()
+    request = b"POST /replicas/chat--0123456789ab HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with listening(make_settings, connections=2) as port:
+        waiting = [asyncio.create_task(exchange(port, request)) for _ in range(2)]
+        async with asyncio.timeout(5):
+            while not registry.asked or await exchange(port, HEALTH):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        registry.hold.set()
+        assert {(await answer)[:12] for answer in waiting} == {b"HTTP/1.1 404"}
+        async with asyncio.timeout(5):
+            while not (await exchange(port, HEALTH)).startswith(b"HTTP/1.1 200 "):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+async def test_malformed_requests_are_not_quoted_in_the_log(
+    make_settings: MakeSettings, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with listening(make_settings) as port:
+        for request in (b"Authorization: secret\r\n\r\n", b"GET / HTTP/1.1\r\nX: secret" + b"a" * 9999 + b"\r\n\r\n"):
+            assert (await exchange(port, request)).startswith(b"HTTP/1.0 400 ")
+    assert "secret" not in caplog.text + "".join(capsys.readouterr())
 
 
 async def test_a_taken_port_is_named_with_its_setting(make_settings: MakeSettings) -> None:
