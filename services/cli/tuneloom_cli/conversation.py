@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from tuneloom_cli.engine import Engines
 from tuneloom_cli.gateway import Gateway, NoAnswer, ServedModel
-from tuneloom_cli.terminal import out
+from tuneloom_cli.terminal import out, write
 from tuneloom_common.errors import Unavailable
 
 QUIET_SECONDS = 1.5
@@ -68,7 +68,7 @@ class Conversation:
                 if piece and not waiting.done():
                     await _cancelled(waiting)
                 pieces.append(piece)
-                out.print(piece, end="", markup=False, soft_wrap=True)
+                write(piece)
         except NoAnswer as error:
             raise Unavailable(f"{error.message}; {await self._engine_sentence()}", reason="TIMEOUT") from None
         finally:

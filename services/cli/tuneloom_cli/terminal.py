@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-out = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+out = Console(highlight=False, emoji=False)
+errors = Console(stderr=True, highlight=False, emoji=False)
 GAP = "  "
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON; docs/cli.md has the shape.")]
 
@@ -29,8 +29,14 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output, whatever the width of the terminal."""
-    out.print(json.dumps(value, ensure_ascii=False, indent=2), soft_wrap=True, markup=False)
+    """One JSON document on standard output."""
+    write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def write(text: str) -> None:
+    """Somebody else's words, byte for byte: no markup, no wrapping, tabs stay tabs."""
+    out.file.write(text)
+    out.file.flush()
 
 
 def duration(seconds: float) -> str:

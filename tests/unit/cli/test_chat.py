@@ -43,7 +43,7 @@ class FakeGateway:
         self.engines_asked: list[str] = []
 
     async def _hello(self, request: web.Request, response: web.StreamResponse) -> None:
-        await response.write(piece("") + piece("hello") + piece(" [there]") + b"data: [DONE]\n\n")
+        await response.write(piece("") + piece("hello") + piece(" [there] :100:\t|") + b"data: [DONE]\n\n")
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         self.tokens.append(request.headers["authorization"])
@@ -128,13 +128,13 @@ async def open_(url: str, registry: FakeRegistry) -> AsyncIterator[Open]:
 async def test_an_answer_streams_and_is_remembered(open_: Open, gateway: FakeGateway, capsys: Any) -> None:
     conversation = await open_(system="be brief", temperature=0.5, max_tokens=9)
     assert await conversation.turn("hi")
-    assert capsys.readouterr().out == "hello [there]\n"
+    assert capsys.readouterr().out == "hello [there] :100:\t|\n"
     assert await conversation.turn("again")
     first, second = gateway.asked
     assert (first["model"], first["temperature"], first["max_tokens"], first["stream"]) == ("helper", 0.5, 9, True)
     assert first["messages"] == [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]
     assert second["messages"][2:] == [
-        {"role": "assistant", "content": "hello [there]"},
+        {"role": "assistant", "content": "hello [there] :100:\t|"},
         {"role": "user", "content": "again"},
     ]
     conversation.reset()

@@ -159,7 +159,7 @@ def test_nobody_there_is_said_at_once(world: World, say: Say) -> None:
 
 def test_the_workers_log_is_printed_as_it_is(world: World, say: Say) -> None:
     job = world.trainer.add(JOB)
-    world.trainer.logs[job.name] = "Traceback:\n  [red]oops[/]\n" + "x" * 200 + "\n"
+    world.trainer.logs[job.name] = "Traceback:\n\t[red]oops[/] :smile:\n" + "x" * 200 + "\n"
     assert world.trainer.logs[job.name] in say("jobs", "logs", JOB, "--max-bytes", "5000").output
     assert world.trainer.requests[-1].max_bytes == 5000
     world.trainer.add("job-2")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tuneloom_cli.commands.submit import exit_by_state, submit
-from tuneloom_cli.terminal import JsonOption, duration, out, print_json, print_table
+from tuneloom_cli.terminal import JsonOption, duration, out, print_json, print_table, write
 
 if TYPE_CHECKING:
     from tuneloom_client.jobs import Job
@@ -84,7 +84,7 @@ def logs(
         errors.print("[dim]… there is more before this; --max-bytes shows it[/]")
     if not tail.text:
         errors.print(f"{job} has no log here: its worker has not started, or ran on another machine")
-    out.print(tail.text, end="", markup=False, soft_wrap=True)
+    write(tail.text)
 
 
 @app.command()
