@@ -132,11 +132,12 @@ async def _next_step(services: Services, job: Job) -> None:
         out.print(f"Next: [bold]tuneloom chat {model.id}[/]")
         return
     out.print(f"Next: [bold]tuneloom chat {model.id}:{result.number}[/]")
-    out.print(
-        f"{model.id} alone still means version {meant}; "
-        f"[bold]tuneloom models alias {model.id} default {result.number}[/] changes that",
-        soft_wrap=True,
-    )
+    if meant is not None:
+        out.print(
+            f"{model.id} alone still means version {meant}; "
+            f"[bold]tuneloom models alias {model.id} default {result.number}[/] changes that",
+            soft_wrap=True,
+        )
 
 
 def _bar() -> RichProgress | None:

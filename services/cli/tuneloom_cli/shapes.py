@@ -63,6 +63,7 @@ def job(value: Job) -> Shape:
         "output_model": value.output_model,
         "recipe": value.recipe,
         "merge": value.merge,
+        "promote": value.promote,
         "spec": spec_options(value.spec),
         "progress": asdict(value.progress) if value.progress else None,
         "result_version": value.result_version,

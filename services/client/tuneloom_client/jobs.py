@@ -43,7 +43,10 @@ _STATES = {jobs_pb2.JobState.Value(f"JOB_STATE_{state.name}"): state for state i
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """`spec` holds what differs from the recipe; `output_model` is "models/{model}"."""
+    """`spec` holds what differs from the recipe; `output_model` is "models/{model}".
+
+    Success moves the output model's `default` to the result, unless `promote` is False.
+    """
 
     base_model: str
     dataset: str
@@ -51,6 +54,7 @@ class JobRequest:
     recipe: str = ""
     spec: TrainingSpec = field(default_factory=TrainingSpec)
     merge: bool = False
+    promote: bool = True
 
     def to_wire(self) -> jobs_pb2.TrainingJob:
         return jobs_pb2.TrainingJob(
@@ -60,6 +64,7 @@ class JobRequest:
             recipe=self.recipe,
             spec=self.spec,
             merge=self.merge,
+            no_promote=not self.promote,
         )
 
 
@@ -99,6 +104,7 @@ class Job:
     recipe: str
     spec: TrainingSpec
     merge: bool
+    promote: bool
     state: JobState
     error: str
     error_reason: str
@@ -120,6 +126,7 @@ class Job:
             recipe=message.recipe,
             spec=message.spec,
             merge=message.merge,
+            promote=not message.no_promote,
             state=JobState.of(message.state),
             error=message.error,
             error_reason=message.error_reason,

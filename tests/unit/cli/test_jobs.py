@@ -83,6 +83,9 @@ def test_submitting_a_file_uploads_it_first(world: World, say: Say) -> None:
     [request] = world.trainer.requests
     job = request.training_job
     assert (request.request_id, job.dataset, job.spec.lora.r, job.merge) == ("mine", "datasets/faq/versions/1", 8, True)
+    assert not job.no_promote
+    say("jobs", "submit", "-d", "faq", "-o", "helper", "--no-promote")
+    assert world.trainer.requests[-1].training_job.no_promote
 
 
 def test_checking_submits_nothing(world: World, say: Say) -> None:

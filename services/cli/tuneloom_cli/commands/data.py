@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -85,9 +85,10 @@ def self_cognition(
     """Dialogues in which the assistant says who it is, mixed with ordinary ones so that nothing else is lost."""
     from tuneloom_common.errors import InvalidArgument
     from tuneloom_data import synth
+    from tuneloom_data.mix import read_mix
 
-    ordinary = _ordinary(mix) if mix else []
     try:
+        ordinary = read_mix(mix) if mix else []
         made = synth.self_cognition(
             name=name,
             author=author,
@@ -117,26 +118,6 @@ def _existing(file: Path) -> Path:
     if file.is_dir():
         raise InvalidArgument(f"{file} is a directory; give one .jsonl or .json file")
     return file
-
-
-def _ordinary(file: Path) -> list[dict[str, Any]]:
-    """The dialogues of a file, in whatever format it is; raises InvalidArgument naming the first bad row."""
-    from tuneloom_common.errors import InvalidArgument
-    from tuneloom_data.conversations import RowError
-    from tuneloom_data.formats import read_conversations
-
-    rows = []
-    for verdict in read_conversations(_existing(file)):
-        if isinstance(verdict, RowError):
-            raise InvalidArgument(f"--mix {file}: {verdict}; 'tuneloom data check {file}' lists all of them")
-        messages = [
-            {**message.for_template(), **({"weight": 0} if message.role == "assistant" and not message.trained else {})}
-            for message in verdict.messages
-        ]
-        rows.append({"messages": messages, **({"tools": list(verdict.tools)} if verdict.tools else {})})
-    if not rows:
-        raise InvalidArgument(f"--mix {file}: the file has no rows")
-    return rows
 
 
 def _print(report: ContractReport, file: Path) -> None:

@@ -24,6 +24,9 @@ def submit(
     ] = None,
     sample: Annotated[list[str] | None, typer.Option(help="Prompt to answer at every checkpoint.")] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Also merge into the base and prove it.")] = False,
+    promote: Annotated[
+        bool, typer.Option("--promote/--no-promote", help="Let the output model's name mean the result on success.")
+    ] = True,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the job to its end.")] = False,
     check_only: Annotated[bool, typer.Option("--check", help="Only check, submit nothing.")] = False,
     request_id: Annotated[str, typer.Option(help="The same id returns the same job.")] = "",
@@ -41,7 +44,7 @@ def submit(
     async def create(services: Services) -> Job:
         dataset = await _dataset(services, data)
         model = output if output.startswith("models/") else f"models/{output}"
-        wanted = JobRequest(base, dataset, model, recipe, spec, merge)
+        wanted = JobRequest(base, dataset, model, recipe, spec, merge, promote)
         if check_only:
             return await services.trainer.check_job(wanted)
         job = await services.trainer.create_job(wanted, request_id=request_id)
