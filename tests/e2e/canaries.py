@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuneloom_cli.home import Home
+from tuneloom_cli.local.home import Home
 
 KEY = "tl-canary-key-5f0c2e71"
 TOKEN = "canary-token-9d41b6a2"

@@ -19,10 +19,13 @@ from tuneloom_common.grpc import bind, build_server, run_until, stop_signals
 from tuneloom_common.objects import ObjectStore
 from tuneloom_common.principals import Principals
 from tuneloom_common.settings import load
+from tuneloom_data.limits import Limits
+from tuneloom_registry.datasets import DatasetChecks
 from tuneloom_registry.runner import Runner, Transforms
 from tuneloom_registry.service import SCOPES, RegistryService
 from tuneloom_registry.settings import RegistrySettings
 from tuneloom_registry.store import BuildStore, VersionStore
+from tuneloom_registry.uploads import Uploads
 
 SERVICE_NAME = "tuneloom.registry.v1.RegistryService"
 log = structlog.get_logger()
@@ -50,8 +53,24 @@ async def build(settings: RegistrySettings, stack: AsyncExitStack) -> RegistryAp
     )
     objects = ObjectStore(settings.objects_url)
     staging = settings.work_dir / "uploads"
-    staging.mkdir(parents=True, exist_ok=True)
-    service = RegistryService(versions=versions, builds=builds, objects=objects, staging=staging)
+    staging.mkdir(parents=True, exist_ok=True, mode=0o700)
+    service = RegistryService(
+        versions=versions,
+        builds=builds,
+        objects=objects,
+        uploads=Uploads(objects, staging, settings.max_upload_bytes, settings.upload_idle_seconds),
+        datasets=DatasetChecks(
+            objects,
+            staging,
+            Limits(
+                file_bytes=settings.max_dataset_bytes,
+                row_bytes=settings.max_row_bytes,
+                memory_bytes=settings.check_memory_bytes,
+                seconds=settings.check_seconds,
+            ),
+            asyncio.Semaphore(settings.check_slots),
+        ),
+    )
     server = await build_server(
         domain="registry.tuneloom",
         principals=Principals(settings.principals, admin_token=settings.token),

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 from tuneloom.registry.v1 import builds_pb2, registry_pb2, registry_pb2_grpc, versions_pb2
-from tuneloom_common.errors import InvalidArgument, ResourceExhausted
+from tuneloom_common.errors import InvalidArgument
 from tuneloom_common.ids import check_id, check_sha256
 from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import Manifest
 from tuneloom_common.names import AliasName, Reference, VersionName, parse_name
 from tuneloom_common.objects import ObjectStore
 from tuneloom_common.paging import decode_number, decode_token, encode_token, page_limit
-from tuneloom_data.contract import check_file
 from tuneloom_registry import mapping
 from tuneloom_registry.admission import check_base, check_contents
+from tuneloom_registry.datasets import DatasetChecks
 from tuneloom_registry.store import BuildStore, VersionStore
 from tuneloom_registry.store.versions import MODELS
+from tuneloom_registry.uploads import Uploads
 from tuneloom_registry.versions import check_registrable
 
 WATCH_POLL_SECONDS = 1.0
@@ -50,26 +46,29 @@ SCOPES = {
 
 
 class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
-    """See registry.proto. `staging` is a local directory for uploads on their way into the object store."""
+    """See registry.proto."""
 
-    def __init__(self, *, versions: VersionStore, builds: BuildStore, objects: ObjectStore, staging: Path) -> None:
+    def __init__(
+        self,
+        *,
+        versions: VersionStore,
+        builds: BuildStore,
+        objects: ObjectStore,
+        uploads: Uploads,
+        datasets: DatasetChecks,
+    ) -> None:
         self._versions = versions
         self._builds = builds
         self._objects = objects
-        self._staging = staging
+        self._uploads = uploads
+        self._datasets = datasets
 
     # Blobs
 
     async def UploadBlob(  # noqa: N802
         self, request_iterator: AsyncIterator[registry_pb2.UploadBlobRequest], context: Any
     ) -> versions_pb2.Blob:
-        expected = (await anext(request_iterator, registry_pb2.UploadBlobRequest())).blob
-        check_sha256(expected.sha256, field="blob.sha256")
-        if not await self._objects.has_blob(expected.sha256, size=expected.size_bytes):
-            with tempfile.NamedTemporaryFile(dir=self._staging) as staged:
-                await _receive(request_iterator, expected, Path(staged.name))
-                await self._objects.put_known_file(Path(staged.name), sha256=expected.sha256, size=expected.size_bytes)
-        return expected
+        return await self._uploads.take(request_iterator)
 
     async def DownloadBlob(  # noqa: N802
         self, request: registry_pb2.DownloadBlobRequest, context: Any
@@ -152,7 +151,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         for alias in request.aliases:
             check_id(alias, field="aliases")
         if manifest.kind is Kind.DATASET:
-            await self._check_dataset(manifest)
+            await self._datasets.require(manifest)
         await self._versions.get_collection(request.parent)
         if (base := manifest.base) is not None:
             found = await self._versions.find_digest(base.digest, parent=f"models/{base.model}")
@@ -167,21 +166,6 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
             fence=mapping.from_fence(request.fence),
         )
         return mapping.to_version(version)
-
-    async def _check_dataset(self, manifest: Manifest) -> None:
-        directory = Path(tempfile.mkdtemp(dir=self._staging)) / "dataset"
-        try:
-            await self._objects.materialize(manifest.files, directory)
-            for file in manifest.files:
-                report = await asyncio.to_thread(check_file, directory / file.path)
-                if not report.passed:
-                    raise InvalidArgument(
-                        f"{file.path}: {report.summary()}; mend them and upload again",
-                        field="manifest_json",
-                        reason="DATA_CONTRACT",
-                    )
-        finally:
-            await asyncio.to_thread(shutil.rmtree, directory.parent, True)
 
     async def GetVersion(  # noqa: N802
         self, request: registry_pb2.GetVersionRequest, context: Any
@@ -272,28 +256,3 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
 
     async def CancelBuild(self, request: registry_pb2.CancelBuildRequest, context: Any) -> builds_pb2.Build:  # noqa: N802
         return mapping.to_build(await self._builds.request_cancel(parse_name(request.name, "builds")))
-
-
-async def _receive(
-    parts: AsyncIterator[registry_pb2.UploadBlobRequest], expected: versions_pb2.Blob, target: Path
-) -> None:
-    """Writes the chunks to a file; raises InvalidArgument when they are not what was announced."""
-    hasher, size = hashlib.sha256(), 0
-    try:
-        with target.open("wb") as output:
-            async for part in parts:
-                size += len(part.chunk)
-                if size > expected.size_bytes:
-                    break
-                hasher.update(part.chunk)
-                await asyncio.to_thread(output.write, part.chunk)
-    except OSError as error:  # of a write, or of the last one when the file is closed
-        raise ResourceExhausted(
-            f"no space left for the upload ({error.strerror}); free some and upload again", reason="DISK_FULL"
-        ) from error
-    if size != expected.size_bytes or hasher.hexdigest() != expected.sha256:
-        raise InvalidArgument(
-            f"blob: got {size} bytes with another hash than announced ({expected.size_bytes} bytes, "
-            f"{expected.sha256}); the file changed or the upload was cut, send it again",
-            field="blob",
-        )

@@ -12,6 +12,7 @@ from pydantic_settings import SettingsConfigDict
 from tuneloom_common.blob_cache import DEFAULT_MAX_BYTES
 from tuneloom_common.principals import PrincipalEntry
 from tuneloom_common.settings import ServiceSettings
+from tuneloom_data.limits import MAX_FILE_BYTES, MAX_MEMORY_BYTES, MAX_ROW_BYTES, MAX_SECONDS
 
 
 class RegistrySettings(ServiceSettings):
@@ -30,6 +31,14 @@ class RegistrySettings(ServiceSettings):
     blob_cache_dir: Path = Path(".tuneloom/blobs")
     """Shared by the registry, the trainer and the engine host of one machine."""
     blob_cache_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=0)
+    max_upload_bytes: int = Field(default=200 << 30, ge=1)
+    upload_idle_seconds: float = Field(default=60.0, gt=0)
+    max_dataset_bytes: int = Field(default=MAX_FILE_BYTES, ge=1)
+    max_row_bytes: int = Field(default=MAX_ROW_BYTES, ge=1)
+    check_memory_bytes: int = Field(default=MAX_MEMORY_BYTES, ge=64 << 20)
+    check_seconds: float = Field(default=MAX_SECONDS, gt=0)
+    check_slots: int = Field(default=2, ge=1, le=64)
+    """Datasets that are checked at the same time, each in a process of its own."""
     build_command: tuple[str, ...] = (sys.executable, "-m", "tuneloom_registry.transforms")
     build_slots: int = Field(default=2, ge=1, le=64)
     build_lease_seconds: float = Field(default=10.0, gt=0)

@@ -21,6 +21,7 @@ from tuneloom_common.errors import (
     NotFound,
     TuneloomError,
     Unauthenticated,
+    Unavailable,
 )
 from tuneloom_common.grpc import translated
 from tuneloom_common.manifests import BaseRef, FileEntry, Manifest
@@ -74,10 +75,53 @@ async def test_the_same_upload_may_run_twice_at_once(registry: Registry, tmp_pat
     assert await download(registry, entries[0].sha256) == LARGE
 
 
+async def test_an_upload_larger_than_the_limit_is_refused_before_it_is_sent(open_registry: OpenRegistry) -> None:
+    registry = await open_registry(max_upload_bytes=4)
+    error = await refused(registry.upload(b"hello"), InvalidArgument)
+    assert error.field == "blob.size_bytes"
+    assert "TUNELOOM_REGISTRY_MAX_UPLOAD_BYTES" in error.message
+
+
+async def test_an_upload_that_stalls_is_ended(open_registry: OpenRegistry, tmp_path: Path) -> None:
+    registry = await open_registry(upload_idle_seconds=0.1)
+
+    async def parts() -> Any:
+        yield pb.UploadBlobRequest(blob=versions_pb2.Blob(sha256=hashlib.sha256(b"hello").hexdigest(), size_bytes=5))
+        yield pb.UploadBlobRequest(chunk=b"he")
+        await asyncio.Event().wait()
+
+    error = await refused(registry.stub.UploadBlob(parts()), Unavailable)
+    assert error.reason == "TIMEOUT"
+    assert staged(tmp_path) == []
+
+
+async def test_a_dataset_is_checked_apart_and_within_limits(open_registry: OpenRegistry, tmp_path: Path) -> None:
+    """A file that would need more memory than a check may have costs its uploader an error and nobody else anything."""
+    registry = await open_registry(check_memory_bytes=96 << 20, max_row_bytes=64 << 20, check_seconds=30)
+    deep = b'{"messages": [' + b'{"role": "user", "content": "hi"},' * 1_500_000 + b'{"role": "assistant"}]}'
+    checking = asyncio.create_task(
+        refused(registry.register("datasets/a", "dataset", {"a.jsonl": deep}), InvalidArgument)
+    )
+    while not checking.done():
+        await registry.stub.ListModels(pb.ListModelsRequest())
+        await asyncio.sleep(0.02)
+    error = checking.result()
+    assert error.reason == "DATA_CONTRACT"
+    assert "memory" in error.message
+    assert staged(tmp_path) == []
+
+
+async def test_a_dataset_larger_than_is_checked_is_refused_by_name(open_registry: OpenRegistry) -> None:
+    registry = await open_registry(max_dataset_bytes=10)
+    error = await refused(registry.register("datasets/a", "dataset", {"a.jsonl": rows(GOOD_ROW)}), InvalidArgument)
+    assert "a.jsonl: " in error.message
+    assert "TUNELOOM_REGISTRY_MAX_DATASET_BYTES" in error.message
+
+
 @pytest.mark.parametrize(
     ("announced", "size"),
-    [(b"other", 5), (b"hello", 4), (b"hello", 6), (b"hello", 0), (b"hello", -1), (b"hello", 2**62)],
-    ids=["wrong-hash", "too-long", "too-short", "announced-empty", "negative", "huge"],
+    [(b"other", 5), (b"hello", 4), (b"hello", 6), (b"hello", 0), (b"hello", -1)],
+    ids=["wrong-hash", "too-long", "too-short", "announced-empty", "negative"],
 )
 async def test_what_differs_from_the_announcement_is_refused(
     registry: Registry, tmp_path: Path, announced: bytes, size: int
