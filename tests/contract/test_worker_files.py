@@ -14,7 +14,8 @@ from tests.contract.conftest import RELEASES
 from tuneloom_trainer.events import EventTail
 from tuneloom_trainer.specs import TrainingSpec
 from tuneloom_trainer.training_events import Note
-from tuneloom_trainer.worker.protocol import CHECKPOINTS_DIR, EventLog, WorkerSpec
+from tuneloom_trainer.worker.checkpoint_records import directory_name, newest_whole
+from tuneloom_trainer.worker.protocol import EventLog, WorkerSpec
 
 RUNS = [path for release in RELEASES for path in sorted((release / "worker").iterdir())]
 SPECS = [path for release in RELEASES for path in sorted((release / "specs").glob("*.json"))]
@@ -111,19 +112,21 @@ def test_every_kind_of_event_was_kept() -> None:
     assert kinds >= EVENT_KINDS
 
 
-@pytest.mark.worker
 @pytest.mark.parametrize("run", [run for run in RUNS if (run / "checkpoint.json").exists()], ids=lambda run: run.name)
 def test_a_checkpoint_is_found_whole(run: Path, tmp_path: Path) -> None:
     """The files it names are stood in for, their hashes with them."""
-    from tuneloom_trainer.worker import checkpoints
-
-    record = json.loads((run / "checkpoint.json").read_bytes())
-    directory = tmp_path / CHECKPOINTS_DIR / f"step-{record['step']:08d}"
-    directory.mkdir(parents=True)
-    for name in record["files"]:
+    stored = json.loads((run / "checkpoint.json").read_bytes())
+    directory = tmp_path / directory_name(stored["step"])
+    directory.mkdir()
+    for name in stored["files"]:
         (directory / name).write_text(name)
-        record["files"][name] = hashlib.sha256(name.encode()).hexdigest()
-    (directory / "checkpoint.json").write_text(json.dumps(record))
-    found = checkpoints.newest_valid(tmp_path / CHECKPOINTS_DIR)
+        stored["files"][name] = hashlib.sha256(name.encode()).hexdigest()
+    (directory / "checkpoint.json").write_text(json.dumps(stored))
+    found = newest_whole(tmp_path, job=stored["job"])
     assert found is not None
-    assert (found.path, found.step) == (directory, record["step"])
+    assert found.path == directory
+    template = stored.pop("template")
+    assert differs(found.record, {**stored, "files": {}}) == {}
+    assert found.record.files == stored["files"]
+    assert found.record.template is not None
+    assert found.record.template.model_dump(mode="json") == template
