@@ -25,7 +25,7 @@ check: install ## Lint, types, import rules, proto drift, slim imports, contract
 	@$(BIN)/mypy protos/gen/tuneloom services examples/demo.py
 	@$(BIN)/lint-imports
 	@scripts/protos --check
-	@$(BIN)/pytest -q -m "not worker" tests/slim tests/contract
+	@$(BIN)/pytest -q tests/slim tests/contract
 
 format: install ## Format the code
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
@@ -35,7 +35,7 @@ test-unit: install ## The fast tests
 
 test: install-engine ## Every test, with a real engine and a real training job
 	@$(BIN)/pytest -q -n 2 -m "not worker" tests/unit
-	@$(BIN)/pytest -q -m worker tests/unit tests/contract
+	@$(BIN)/pytest -q -m worker tests/unit
 	@$(BIN)/pytest -q tests/integration tests/e2e
 
 protos: install ## Generate protos/gen
