@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from tests import tiny
 from tuneloom_trainer.specs import load_recipes, resolve
+from tuneloom_trainer.worker.checkpoint_records import newest_whole
 from tuneloom_trainer.worker.loop import train
 from tuneloom_trainer.worker.protocol import (
     CHECKPOINTS_DIR,
@@ -162,6 +163,25 @@ def test_a_last_checkpoint_that_was_saved_but_not_told_is_told_by_the_next_run(
 
     assert [event["step"] for event in events_of(run_dir, "checkpoint")] == [3, STEPS]
     assert len(events_of(run_dir, "finished")) == 1
+
+
+@pytest.mark.parametrize(("registered", "told"), [(0, [3]), (3, [])])
+def test_what_an_attempt_saved_and_nobody_heard_of_is_told_by_the_next(
+    prepare: Prepare, tmp_path: Path, registered: int, told: list[int]
+) -> None:
+    spec, run_dir = prepare("run", **METHODS["full"]), tmp_path / "run"
+    with pytest.raises(Died):
+        run(spec, run_dir, die_at=5)
+    (run_dir / events_file(0)).unlink()  # the next attempt has a log of its own
+
+    status = run(spec.model_copy(update={"lease_epoch": 2, "registered_step": registered}), run_dir)
+
+    assert status == EXIT_DONE
+    steps = [event["step"] for event in events_of(run_dir, "checkpoint")]
+    assert steps == [*told, STEPS]
+    found = newest_whole(run_dir / CHECKPOINTS_DIR, job="job-1")
+    assert found is not None
+    assert (found.record.order, found.record.finished) == ((2, STEPS), True)
 
 
 @pytest.mark.parametrize("method", ["nf4", "full"])
