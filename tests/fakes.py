@@ -21,6 +21,7 @@ from tuneloom.registry.v1.registry_pb2_grpc import (
     RegistryServiceServicer,
     add_RegistryServiceServicer_to_server,
 )
+from tuneloom_client.versions import Model, ModelEvent, Version
 from tuneloom_common.errors import InvalidArgument, NotFound, Unavailable
 from tuneloom_common.grpc import bind, build_server
 from tuneloom_common.kinds import Kind
@@ -37,6 +38,7 @@ class FakeRegistry:
         self.aliases: dict[str, dict[str, int]] = {}
         self.steps: dict[str, dict[str, int]] = {}
         self.asked: list[str] = []
+        self.lists = 0
         self.down = False
         self.sequence = 0
         self.watched_after: list[int] = []
@@ -80,7 +82,20 @@ class FakeRegistry:
         for queue in self.watchers:
             queue.put_nowait(None)
 
-    async def resolve(self, reference: str) -> versions.Version:
+    async def resolve(self, reference: str) -> Version:
+        return Version.of(await self.found(reference))
+
+    async def models(self, *, include_training_jobs: bool = False, at_most: int | None = None) -> list[Model]:
+        return [Model.of(model) for model in self.listed()][:at_most]
+
+    async def watch(self, after_sequence: int) -> AsyncIterator[ModelEvent]:
+        return (ModelEvent.of(event) async for event in self.watched(after_sequence))
+
+    async def close(self) -> None:
+        self.end_watches()
+
+    async def found(self, reference: str) -> versions.Version:
+        """What `resolve` answers, as a message; so the other two."""
         self._check_up()
         self.asked.append(reference)
         found = self._find(reference)
@@ -88,23 +103,21 @@ class FakeRegistry:
             await self.before_answer()
         return found
 
-    async def models(self, *, at_most: int | None = None) -> list[versions.Model]:
+    def listed(self) -> list[versions.Model]:
         self._check_up()
+        self.lists += 1
         return [
             versions.Model(name=f"models/{name}", aliases=self.aliases[name], latest_version=len(numbered))
             for name, numbered in sorted(self.versions.items())
             if name not in self.steps
-        ][:at_most]
+        ]
 
-    async def watch(self, after_sequence: int) -> AsyncIterator[pb.ModelEvent]:
+    def watched(self, after_sequence: int) -> AsyncIterator[pb.ModelEvent]:
         self._check_up()
         self.watched_after.append(after_sequence)
         queue: asyncio.Queue[pb.ModelEvent | None] = asyncio.Queue()
         self.watchers.append(queue)
         return self._events(queue)
-
-    async def close(self) -> None:
-        self.end_watches()
 
     async def _events(self, queue: asyncio.Queue[pb.ModelEvent | None]) -> AsyncIterator[pb.ModelEvent]:
         try:
@@ -144,16 +157,16 @@ class FakeRegistryService(RegistryServiceServicer):
         self._registry = registry
 
     async def ResolveVersion(self, request: Any, context: Any) -> versions.Version:
-        return await self._registry.resolve(request.reference)
+        return await self._registry.found(request.reference)
 
     async def ListModels(self, request: Any, context: Any) -> pb.ListModelsResponse:
-        models = await self._registry.models()
+        models = self._registry.listed()
         start = int(request.page_token or 0)
         token = str(start + 1) if start + 1 < len(models) else ""
         return pb.ListModelsResponse(models=models[start : start + 1], next_page_token=token)
 
     async def WatchModels(self, request: Any, context: Any) -> AsyncIterator[pb.ModelEvent]:
-        events = await self._registry.watch(request.after_sequence)
+        events = self._registry.watched(request.after_sequence)
         await context.send_initial_metadata(())
         async for event in events:
             yield event

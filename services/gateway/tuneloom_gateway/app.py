@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -13,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from tuneloom_common.grpc import open_channel
+from tuneloom_client.registry import RegistryClient
 from tuneloom_common.principals import Principals
 from tuneloom_gateway.edge.keys import Authentication
 from tuneloom_gateway.edge.middleware import Edge
@@ -23,13 +24,14 @@ from tuneloom_gateway.inference.body import BodyReader
 from tuneloom_gateway.inference.forward import Upstream, open_session
 from tuneloom_gateway.metrics import Metrics
 from tuneloom_gateway.readiness import Readiness
-from tuneloom_gateway.registry import GrpcRegistry, Registry
 from tuneloom_gateway.routes.health import add_health_routes
 from tuneloom_gateway.routes.inference import inference_routes
 from tuneloom_gateway.routes.models import add_model_routes
 from tuneloom_gateway.routing.catalog import Catalog
+from tuneloom_gateway.routing.choice import Random
 from tuneloom_gateway.routing.endpoints import Endpoints, HostedEndpoints, StaticEndpoint
 from tuneloom_gateway.routing.follow import Follow
+from tuneloom_gateway.routing.registry import Registry
 from tuneloom_gateway.routing.resolution import Routing
 from tuneloom_gateway.settings import Settings
 
@@ -39,7 +41,8 @@ def build(
     *,
     registry: Registry | None = None,
     session: aiohttp.ClientSession | None = None,
-    replicas: Endpoints | None = None,
+    endpoints: Endpoints | None = None,
+    random: Random = random.random,
     metrics: Metrics | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
@@ -53,9 +56,9 @@ def build(
         connect_seconds=settings.engine_connect_timeout_seconds,
         read_seconds=settings.engine_read_timeout_seconds,
     )
-    replicas = replicas or _replicas(settings, session)
+    endpoints = endpoints or _endpoints(settings, session)
     routing = Routing(registry, stale_seconds=settings.stale_alias_seconds, clock=clock)
-    upstream = Upstream(session, replicas, metrics, engine_api_key=settings.engine_api_key)
+    upstream = Upstream(session, endpoints, metrics, engine_api_key=settings.engine_api_key, random=random)
     follow = Follow(registry, routing, metrics)
 
     @asynccontextmanager
@@ -65,7 +68,7 @@ def build(
         following.cancel()
         with suppress(asyncio.CancelledError):
             await following
-        await replicas.close()
+        await endpoints.close()
         await routing.close()
         await registry.close()
         await session.close()
@@ -92,21 +95,28 @@ def build(
     )
     bodies = BodyReader(max_bytes=settings.max_body_bytes, timeout_seconds=settings.body_timeout_seconds)
     budget = BodyBudget(settings.max_bodies_bytes)
-    app.router.routes.extend(inference_routes(routing, upstream, metrics, bodies=bodies, budget=budget))
+    app.router.routes.extend(inference_routes(routing, upstream, metrics, bodies=bodies, budget=budget, random=random))
     add_model_routes(app, Catalog(registry, routing))
     add_health_routes(app, Readiness(registry, session, engine_url=settings.engine_url), metrics)
     return app
 
 
-def _open_registry(settings: Settings) -> GrpcRegistry:
-    token = settings.registry_token.get_secret_value() if settings.registry_token else None
-    channel = open_channel(settings.registry_address, token=token)
-    return GrpcRegistry(channel, timeout_seconds=settings.registry_timeout_seconds)
+def _open_registry(settings: Settings) -> RegistryClient:
+    return RegistryClient.at(
+        settings.registry_address,
+        token=settings.registry_token.get_secret_value() if settings.registry_token else None,
+        token_setting="TUNELOOM_GATEWAY_REGISTRY_TOKEN",  # noqa: S106 - the name of a setting
+        timeout_seconds=settings.registry_timeout_seconds,
+    )
 
 
-def _replicas(settings: Settings, session: aiohttp.ClientSession) -> Endpoints:
+def _endpoints(settings: Settings, session: aiohttp.ClientSession) -> Endpoints:
     if settings.engine_url:
         return StaticEndpoint(settings.engine_url)
     return HostedEndpoints(
-        settings.engine_host_url, session, start_timeout_seconds=settings.engine_start_timeout_seconds
+        settings.engine_host_url,
+        session,
+        token=settings.engine_host_token,
+        start_timeout_seconds=settings.engine_start_timeout_seconds,
+        max_waiting=max(1, settings.max_concurrent_requests // 4),
     )

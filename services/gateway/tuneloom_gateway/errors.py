@@ -91,7 +91,14 @@ def translate(error: Exception, scope: Scope) -> Answer:
     """The answer to a request that failed. Errors not meant for callers say nothing about themselves."""
     if isinstance(error, TuneloomError):
         status, kind = next(_KINDS[leaf] for leaf in type(error).__mro__ if leaf in _KINDS)
-        return answer(status, error.message, kind=kind, param=error.field or None, code=error.reason.lower())
+        return answer(
+            status,
+            error.message,
+            kind=kind,
+            param=error.field or None,
+            code=error.reason.lower(),
+            retry_after=error.metadata.get("retry_after_seconds", ""),
+        )
     if isinstance(error, HTTPException):
         return _http_error(error, scope)
     if isinstance(error, RequestValidationError):
@@ -121,13 +128,14 @@ def answer(
     kind: str = "invalid_request_error",
     param: str | None = None,
     code: str | None = None,
+    retry_after: str = "",
     extra_headers: Mapping[str, str] | None = None,
 ) -> Answer:
-    """An error in OpenAI's shape."""
+    """An error in OpenAI's shape. `retry_after` counts seconds."""
     body = encode(message, kind=kind, param=param, code=code)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    if status in (429, 503):
-        headers.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
+    if retry_after or status in (429, 503):
+        headers.append((b"retry-after", (retry_after or str(RETRY_AFTER_SECONDS)).encode()))
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     headers += [(name.lower().encode(), value.encode()) for name, value in (extra_headers or {}).items()]

@@ -16,7 +16,8 @@ from tuneloom_common.errors import FailedPrecondition
 from tuneloom_gateway.app import build
 from tuneloom_gateway.edge.connections import Connections
 from tuneloom_gateway.edge.descriptors import Descriptors
-from tuneloom_gateway.edge.protocol import LimitedProtocol, ProtocolLimits
+from tuneloom_gateway.edge.protocol import LimitedProtocol
+from tuneloom_gateway.edge.refusals import ProtocolLimits
 from tuneloom_gateway.metrics import Metrics
 from tuneloom_gateway.settings import Settings
 

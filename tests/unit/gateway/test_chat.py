@@ -39,16 +39,16 @@ async def test_every_form_of_a_name(
     class Endpoints:
         asked: list[str] = []  # noqa: RUF012
 
-        async def url(self, replica: str) -> str:
-            self.asked.append(replica)
-            return engine.url
+        async def urls(self, name: str) -> list[str]:
+            self.asked.append(name)
+            return [engine.url]
 
         async def close(self) -> None: ...
 
     expected = registry.versions[version[0]][version[1] - 1]
     second = registry.versions["assistant"][1]
     name = name.format(digest=second.digest, engine_name=second.engine_name)
-    gateway = await open_gateway(parts={"replicas": Endpoints()})
+    gateway = await open_gateway(parts={"endpoints": Endpoints()})
 
     response = await gateway.post("/v1/chat/completions", json=chat(name))
 

@@ -83,7 +83,7 @@ async def test_a_dataset_is_not_servable(gateway: aiohttp.ClientSession, registr
     assert "is a dataset" in (await error_of(response))["message"]
 
 
-@pytest.mark.parametrize("damage", [{"digest": "f" * 64}, {"engine_name": "../../etc/passwd"}, {"manifest_json": "{}"}])
+@pytest.mark.parametrize("damage", [{"digest": "f" * 64}, {"manifest_json": "{}"}])
 async def test_what_the_registry_says_is_checked(
     damage: dict[str, str], gateway: aiohttp.ClientSession, registry: FakeRegistry, engine: FakeEngine
 ) -> None:
@@ -105,12 +105,12 @@ async def test_registry_down(gateway: aiohttp.ClientSession, registry: FakeRegis
 
 async def test_an_error_of_ours_in_between_is_internal(open_gateway: OpenGateway) -> None:
     class Endpoints:
-        async def url(self, replica: str) -> str:
+        async def urls(self, engine: str) -> list[str]:
             raise KeyError("/secret/path")
 
         async def close(self) -> None: ...
 
-    gateway = await open_gateway(parts={"replicas": Endpoints()})
+    gateway = await open_gateway(parts={"endpoints": Endpoints()})
     response = await gateway.post(CHAT, json=chat(), headers={"x-request-id": "find-me"})
     assert response.status == 500
     assert response.headers["x-request-id"] == "find-me"
@@ -134,12 +134,12 @@ UPSTREAM_ERRORS: list[tuple[int, Any, dict[str, Any]]] = [
     (
         400,
         {"error": {"message": "too many tokens", "type": "BadRequest", "param": "max_tokens", "code": 400}},
-        {"message": "too many tokens", "type": "BadRequest", "param": "max_tokens", "code": None},
+        {"message": "too many tokens", "type": "invalid_request_error", "param": "max_tokens", "code": None},
     ),
     (
         404,
         {"object": "error", "message": "The model `{engine_name}` does not exist.", "type": "NotFoundError"},
-        {"message": "The model `assistant` does not exist.", "type": "NotFoundError"},
+        {"message": "The model `assistant` does not exist.", "type": "invalid_request_error"},
     ),
     (422, {"detail": [{"loc": ["body"], "msg": "no"}]}, {"message": '[{"loc": ["body"], "msg": "no"}]'}),
     (413, "<html>too large</html>", {"message": "<html>too large</html>", "type": "invalid_request_error"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import quote
 
 import aiohttp
@@ -10,6 +11,7 @@ from aiohttp import web
 
 from tests.fakes import FakeEngine, FakeRegistry
 from tests.unit.gateway.conftest import OpenGateway, error_of
+from tuneloom.registry.v1 import versions_pb2 as versions
 
 
 async def test_the_list(gateway: aiohttp.ClientSession, registry: FakeRegistry) -> None:
@@ -104,3 +106,34 @@ async def test_a_failing_engine_is_counted(gateway: aiohttp.ClientSession, engin
     assert 'tuneloom_gateway_upstream_errors_total{kind="status"} 1.0' in text
     assert "tuneloom_gateway_watching_registry 1.0" in text
     assert "process_resident_memory_bytes" in text
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/assistant", "/healthz", "/readyz", "/metrics"])
+async def test_head(path: str, gateway: aiohttp.ClientSession) -> None:
+    response = await gateway.head(path)
+    assert response.status == 200
+    assert await response.read() == b""
+    assert response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("base", ["../../etc", "NOT A NAME", "x" * 300, ""])
+async def test_one_broken_version_breaks_only_itself(
+    base: str, gateway: aiohttp.ClientSession, registry: FakeRegistry
+) -> None:
+    nonsense = versions.Version()
+    nonsense.CopyFrom(registry.versions["qwen"][0])
+    nonsense.name = f"models/{base}/versions/1"
+    registry.add("broken", "adapter", base=nonsense)
+    registry.versions["coach"][0].manifest_json = "{}"
+    response = await gateway.get("/v1/models")
+    assert response.status == 200
+    assert [model["id"] for model in (await response.json())["data"]] == ["assistant", "assistant@canary", "qwen"]
+    for name in ("broken", "coach"):
+        refused = await gateway.get(f"/v1/models/{name}")
+        assert refused.status == 500
+        assert "internal" not in (await error_of(refused))["code"]
+
+
+async def test_readiness_is_found_out_once_a_second(gateway: aiohttp.ClientSession, registry: FakeRegistry) -> None:
+    await asyncio.gather(*(gateway.get("/readyz", headers={"Authorization": ""}) for _ in range(50)))
+    assert registry.lists == 1

@@ -9,12 +9,17 @@ import pytest
 
 from tests.fakes import FakeRegistry, serve_registry
 from tests.unit.gateway.conftest import until
+from tuneloom_client.registry import RegistryClient
 from tuneloom_common.errors import NotFound, Unavailable
-from tuneloom_common.grpc import open_channel
 from tuneloom_gateway.metrics import Metrics
-from tuneloom_gateway.registry import GrpcRegistry, Registry
 from tuneloom_gateway.routing.follow import NEXT_CHANGE, Follow
-from tuneloom_gateway.routing.resolution import Routing
+from tuneloom_gateway.routing.registry import Registry
+from tuneloom_gateway.routing.resolution import CONCURRENT_LOOK_UPS, Routing
+
+
+def open_client(address: str, token: str | None, *, timeout_seconds: float = 5) -> RegistryClient:
+    setting = "TUNELOOM_GATEWAY_REGISTRY_TOKEN"
+    return RegistryClient.at(address, token=token, token_setting=setting, timeout_seconds=timeout_seconds)
 
 
 class Clock:
@@ -36,7 +41,7 @@ async def over(request: pytest.FixtureRequest, registry: FakeRegistry) -> AsyncI
         yield registry
         return
     async with serve_registry(registry, token="t") as address:
-        client = GrpcRegistry(open_channel(address, token="t"), timeout_seconds=5)
+        client = open_client(address, "t")
         yield client
         await client.close()
 
@@ -60,7 +65,7 @@ async def pauses(over: Registry, routing: Routing) -> AsyncIterator[asyncio.Queu
 
 
 async def number(routing: Routing, name: str = "assistant") -> int:
-    return int((await routing.resolve(name)).version.rpartition("/")[2])
+    return int((await routing.resolve(name)).versions[0].version.rpartition("/")[2])
 
 
 def is_live(routing: Routing) -> bool:
@@ -87,7 +92,7 @@ async def test_a_move_is_seen_at_once(routing: Routing, registry: FakeRegistry, 
     assert await number(routing) == 1
     assert await number(routing, "coach") == 1
     registry.move("assistant", "default", 2)
-    await until(lambda: "assistant" not in routing._entries)
+    await until(lambda: "assistant" not in routing._known)
     assert await number(routing) == 2
     assert await number(routing, "coach") == 1
     assert registry.asked == ["assistant", "coach", "assistant"]
@@ -189,11 +194,87 @@ async def test_waits_between_attempts_grow(
     assert await number(routing) == 1
 
 
-async def test_unknown_names_are_not_remembered(routing: Routing, registry: FakeRegistry) -> None:
-    with pytest.raises(NotFound, match="GET /v1/models"):
-        await routing.resolve("helper")
+async def unknown(routing: Routing, name: str) -> str:
+    with pytest.raises(NotFound, match="GET /v1/models") as error:
+        await routing.resolve(name)
+    return error.value.message
+
+
+async def test_an_unknown_name_is_remembered_until_it_means_something(
+    routing: Routing, registry: FakeRegistry, pauses: asyncio.Queue[float]
+) -> None:
+    await until(lambda: is_live(routing))
+    for _ in range(3):
+        await unknown(routing, "helper")
+        await unknown(routing, "assistant:3")
+    assert registry.asked == ["helper", "assistant:3"]
     registry.add("helper", "base")
+    registry.move("helper", "default", 1)
+    await until(lambda: "helper" not in routing._unknown)
     assert await number(routing, "helper") == 1
+    await unknown(routing, "assistant:3")
+    assert registry.asked == ["helper", "assistant:3", "helper"]
+
+
+async def test_an_unknown_name_is_forgotten_after_a_while(
+    routing: Routing, registry: FakeRegistry, pauses: asyncio.Queue[float], clock: Clock
+) -> None:
+    await until(lambda: is_live(routing))
+    await unknown(routing, "helper")
+    registry.add("helper", "base")  # nobody is told, as after a restored backup
+    clock.now += 29
+    await unknown(routing, "helper")
+    clock.now += 2
+    assert await number(routing, "helper") == 1
+
+
+async def test_without_a_watch_an_unknown_name_lives_two_seconds(
+    routing: Routing, registry: FakeRegistry, clock: Clock
+) -> None:
+    await unknown(routing, "helper")
+    registry.add("helper", "base")
+    clock.now += 1.9
+    await unknown(routing, "helper")
+    clock.now += 0.2
+    assert await number(routing, "helper") == 1
+
+
+async def test_thousands_of_unknown_names_cost_little(
+    routing: Routing, registry: FakeRegistry, pauses: asyncio.Queue[float]
+) -> None:
+    await until(lambda: is_live(routing))
+    names = [f"helper-{index}" for index in range(2500)]
+    for start in range(0, len(names), 500):
+        await asyncio.gather(*(unknown(routing, name) for name in names[start : start + 500]))
+    assert registry.lists <= 4  # once, in four pages over gRPC
+    assert len(routing._unknown) == 2000
+    assert await number(routing) == 1
+    registry.asked.clear()
+    await asyncio.gather(*(unknown(routing, name) for name in names[-1000:] * 3))
+    assert registry.asked == []
+
+
+async def test_names_that_no_registry_issues_are_not_asked_for(routing: Routing, registry: FakeRegistry) -> None:
+    for name in ("GPT-4", "", "../etc/passwd", "a b", "x" * 100_000, "a@b@c", "a:0", "\ud800"):
+        assert len(await unknown(routing, name)) < 700
+    assert registry.asked == []
+
+
+async def test_the_registry_is_asked_few_names_at_a_time(routing: Routing, registry: FakeRegistry) -> None:
+    together = most = 0
+
+    async def count() -> None:
+        nonlocal together, most
+        together += 1
+        most = max(most, together)
+        await asyncio.sleep(0)
+        together -= 1
+
+    registry.before_answer = count
+    outcomes = await asyncio.gather(*(routing.resolve(f"n-{index}") for index in range(1200)), return_exceptions=True)
+    assert most <= CONCURRENT_LOOK_UPS
+    assert sum(isinstance(outcome, Unavailable) for outcome in outcomes) <= 200
+    assert sum(isinstance(outcome, NotFound) for outcome in outcomes) >= 1000
 
 
 async def test_a_caller_that_leaves_does_not_end_the_question(routing: Routing, registry: FakeRegistry) -> None:
@@ -221,7 +302,7 @@ async def test_all_pages_of_models(over: Registry) -> None:
 
 async def test_the_gateways_own_token_is_not_the_callers_matter(registry: FakeRegistry) -> None:
     async with serve_registry(registry, token="right") as address:
-        client = GrpcRegistry(open_channel(address, token="wrong"), timeout_seconds=5)
+        client = open_client(address, "wrong")
         with pytest.raises(Unavailable, match="TUNELOOM_GATEWAY_REGISTRY_TOKEN"):
             await client.resolve("assistant")
         with pytest.raises(Unavailable, match="TUNELOOM_GATEWAY_REGISTRY_TOKEN"):
@@ -232,7 +313,7 @@ async def test_the_gateways_own_token_is_not_the_callers_matter(registry: FakeRe
 async def test_a_slow_registry_is_unavailable(registry: FakeRegistry) -> None:
     registry.before_answer = asyncio.Event().wait  # type: ignore[assignment]
     async with serve_registry(registry) as address:
-        client = GrpcRegistry(open_channel(address, token=None), timeout_seconds=0.05)
+        client = open_client(address, None, timeout_seconds=0.05)
         with pytest.raises(Unavailable, match="did not answer in time"):
             await client.resolve("assistant")
         await client.close()

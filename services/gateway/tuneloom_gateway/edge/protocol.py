@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from tuneloom_gateway.edge.connections import Connections
-from tuneloom_gateway.errors import answer
+from tuneloom_gateway.edge.refusals import ProtocolLimits, Refusal
 
 # After an answer that came before the end of the request the rest is read for a while, or the client might lose
 # the answer to a reset.
@@ -29,24 +27,6 @@ MOST_PIPELINED = 16
 # A body in chunks may be this much larger on the wire than its content.
 MOST_FRAMING_BYTES = 64 << 10
 MOST_FRAMING_PER_BYTE = 8
-
-
-@dataclass(frozen=True, slots=True)
-class ProtocolLimits:
-    """What one request's head may be, and how long a client may take."""
-
-    max_header_bytes: int = 32 << 10
-    max_headers: int = 100
-    max_request_line_bytes: int = 8 << 10
-    header_seconds: float = 10.0
-    keep_alive_seconds: float = 75.0
-    write_seconds: float = 60.0
-
-
-class _Refusal(NamedTuple):
-    status: int
-    message: str
-    code: str
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -70,7 +50,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._all = connections
         self._count_refusal = count_refusal
         self._admitted = False
-        self._refusal: _Refusal | None = None
+        self._refusal: Refusal | None = None
         self._refused = False
         self._head = True  # before or in the head of a request
         self._heads = 0
@@ -89,7 +69,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._admitted = self._all.admit(self)
         if not self._admitted:
             message = "the gateway has as many connections as it may have; try again shortly"
-            self._refuse(_Refusal(503, message, "too_many_connections"), linger=False)
+            self._refuse(Refusal(503, message, "too_many_connections"), linger=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
@@ -105,7 +85,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def expire(self) -> None:
         if self._head and self._head_fed and not self._refused:
             text = f"the request's headers did not arrive within {self._limits.header_seconds:g} s; send them at once"
-            self._refuse(_Refusal(408, text, "header_timeout"))
+            self._refuse(Refusal(408, text, "header_timeout"))
         else:
             self._leave()
             self.transport.abort()
@@ -136,7 +116,7 @@ class LimitedProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             pass  # answered as an ordinary request
         except httptools.HttpParserError:
-            self._refusal = self._refusal or _Refusal(400, "this is not HTTP/1.1; is it meant for https?", "bad_http")
+            self._refusal = self._refusal or Refusal(400, "this is not HTTP/1.1; is it meant for https?", "bad_http")
         if self._refusal is None and self._head:
             self._count_head(len(data) if was_in_head and heads == self._heads else 0)
         elif self._refusal is None and not was_in_head:
@@ -154,13 +134,13 @@ class LimitedProtocol(HttpToolsProtocol):
     def _count_body(self, fed: int) -> None:
         self._body_fed += fed
         if self._body_fed - self._body_bytes > MOST_FRAMING_BYTES + MOST_FRAMING_PER_BYTE * self._body_bytes:
-            self._refusal = _Refusal(400, "the body's chunks are mostly framing; send larger chunks", "bad_chunks")
+            self._refusal = Refusal(400, "the body's chunks are mostly framing; send larger chunks", "bad_chunks")
         elif self.cycle.response_complete and self._body_fed > LINGER_BYTES:
             self.transport.abort()
 
     def _too_large(self) -> None:
         text = f"the request's headers have more than {self._limits.max_header_bytes:,} bytes; send less"
-        self._refusal = self._refusal or _Refusal(431, text, "headers_too_large")
+        self._refusal = self._refusal or Refusal(431, text, "headers_too_large")
 
     # What the parser tells
 
@@ -172,7 +152,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_url(url)
         if len(self.url) > self._limits.max_request_line_bytes:
             text = f"the request line has more than {self._limits.max_request_line_bytes:,} bytes; use the body"
-            self._refusal = self._refusal or _Refusal(414, text, "request_line_too_long")
+            self._refusal = self._refusal or Refusal(414, text, "request_line_too_long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields_bytes += len(name) + len(value) + 4
@@ -180,7 +160,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._too_large()
         elif len(self.headers) >= self._limits.max_headers:
             text = f"the request has more than {self._limits.max_headers} headers; send fewer"
-            self._refusal = self._refusal or _Refusal(431, text, "too_many_headers")
+            self._refusal = self._refusal or Refusal(431, text, "too_many_headers")
         elif self._head:  # trailers are counted and left out
             super().on_header(name, value)
 
@@ -188,7 +168,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head = False
         self._heads += 1
         if len(self.pipeline) >= MOST_PIPELINED:
-            self._refusal = _Refusal(400, "too many requests at once on one connection", "too_much_pipelining")
+            self._refusal = Refusal(400, "too many requests at once on one connection", "too_much_pipelining")
         if self._refusal is None and self._admitted:
             self._all.work(self)
             self.deadline = math.inf
@@ -223,9 +203,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._all.wait(self)
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(_Refusal(400, msg, "bad_http"))
+        self._refuse(Refusal(400, msg, "bad_http"))
 
-    def _refuse(self, refusal: _Refusal, *, linger: bool = True) -> None:
+    def _refuse(self, refusal: Refusal, *, linger: bool = True) -> None:
         """Answers without asking the application, and reads no more of this connection."""
         self._refused = True
         self._count_refusal(refusal.code)
@@ -246,8 +226,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self.cycle.message_event.set()
         return True
 
-    def _speak(self, refusal: _Refusal, *, linger: bool) -> None:
-        self.transport.write(_spoken(refusal))
+    def _speak(self, refusal: Refusal, *, linger: bool) -> None:
+        self.transport.write(refusal.spoken)
         if linger and self._admitted:
             self.transport.write_eof()
             self.deadline = self.loop.time() + min(LINGER_SECONDS, self._limits.header_seconds)
@@ -255,10 +235,3 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             self._leave()
             self.transport.close()
-
-
-def _spoken(refusal: _Refusal) -> bytes:
-    said = answer(refusal.status, refusal.message, code=refusal.code, kind="invalid_request_error")
-    fields = (*said.headers, (b"x-request-id", f"req-{secrets.token_hex(10)}".encode()), (b"connection", b"close"))
-    head = b"".join(b"%b: %b\r\n" % pair for pair in fields)
-    return STATUS_LINE[refusal.status] + head + b"\r\n" + said.body

@@ -13,7 +13,9 @@ from pydantic import SecretStr
 from tuneloom_common.errors import Unavailable
 from tuneloom_common.tracebacks import describe
 from tuneloom_gateway.errors import EngineTimeout
+from tuneloom_gateway.inference.connector import SCHEME, EngineConnector
 from tuneloom_gateway.metrics import Metrics
+from tuneloom_gateway.routing.choice import Random, pick_endpoint
 from tuneloom_gateway.routing.endpoints import Endpoints
 from tuneloom_gateway.routing.served import ServedVersion
 
@@ -27,7 +29,7 @@ log = structlog.get_logger()
 def open_session(*, connect_seconds: float, read_seconds: float) -> aiohttp.ClientSession:
     """The one session of a gateway. To be called inside the event loop. aiohttp itself sets TCP_NODELAY."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+        connector=EngineConnector(keepalive_timeout=KEEP_ALIVE_SECONDS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=read_seconds),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
@@ -37,19 +39,21 @@ def open_session(*, connect_seconds: float, read_seconds: float) -> aiohttp.Clie
 
 
 class Upstream:
-    """Posts JSON to engines."""
+    """Posts JSON to engines. `random` picks among the endpoints of one."""
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        replicas: Endpoints,
+        endpoints: Endpoints,
         metrics: Metrics,
         *,
         engine_api_key: SecretStr | None,
+        random: Random,
     ) -> None:
         self._session = session
-        self._replicas = replicas
+        self._endpoints = endpoints
         self._metrics = metrics
+        self._random = random
         self._headers = {"Content-Type": "application/json"}
         if engine_api_key is not None:
             self._headers["Authorization"] = f"Bearer {engine_api_key.get_secret_value()}"
@@ -69,32 +73,40 @@ class Upstream:
     async def _open(
         self, served: ServedVersion, path: str, body: bytes, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
-        url = await self._replicas.url(served.replica)
+        """Once more, on another endpoint if there is one, when the first was lost before it had answered anything."""
+        url = pick_endpoint(await self._endpoints.urls(served.engine), (), self._random)
         try:
             with self.translated(served, besides=_LOST):
-                response = await self._send(url + path, body, headers)
+                response = await self._send(url, path, body, headers)
             if response.status != 404 or not await self._has_moved(served, url, response):
                 return response
         except _LOST as error:
             # Nothing was answered: the engine was restarted or evicted, or closed an idle connection.
-            log.info("engine connection lost, trying once more", replica=served.replica, error=describe(error))
+            log.info("engine connection lost, trying once more", engine=served.engine, error=describe(error))
             self._metrics.upstream_errors.labels("lost").inc()
-            self._replicas.forget(served.replica, url)
-        url = await self._replicas.url(served.replica)
+            self._endpoints.forget(served.engine, url)
+        url = pick_endpoint(await self._endpoints.urls(served.engine), (url,), self._random)
         with self.translated(served):
-            return await self._send(url + path, body, headers)
+            return await self._send(url, path, body, headers)
 
     async def _has_moved(self, served: ServedVersion, url: str, response: aiohttp.ClientResponse) -> bool:
-        """Whether an engine that does not know the model is another one, which got the port of an evicted one."""
+        """Whether an engine that does not know the model is another one, which got the port of an evicted one.
+
+        The path of a socket is never used again, so there it is the right one.
+        """
+        if url.startswith(SCHEME):
+            return False
         with self.translated(served):
             await response.read()
-        self._replicas.forget(served.replica, url)
-        return await self._replicas.url(served.replica) != url
+        self._endpoints.forget(served.engine, url)
+        return url not in await self._endpoints.urls(served.engine)
 
-    async def _send(self, url: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def _send(self, url: str, path: str, body: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        if url.startswith(SCHEME) and isinstance(self._session.connector, EngineConnector):
+            url, headers = self._session.connector.reachable(url), {**headers, "Host": "engine"}
         # aiohttp writes a stream piece by piece, bytes in one go that would hold up the other requests.
         data = body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body)
-        return await self._session.post(url, data=data, headers=headers, allow_redirects=False)
+        return await self._session.post(url + path, data=data, headers=headers, allow_redirects=False)
 
     @contextmanager
     def translated(self, served: ServedVersion, *, besides: tuple[type[Exception], ...] = ()) -> Iterator[None]:
@@ -111,7 +123,7 @@ class Upstream:
             ) from None
         except aiohttp.ClientError as error:
             self._metrics.upstream_errors.labels("lost").inc()
-            log.warning("engine failed", replica=served.replica, error=describe(error))
+            log.warning("engine failed", engine=served.engine, error=describe(error))
             raise Unavailable(
                 f"the engine for {served.model} does not answer; it may be starting: try again in a "
                 "minute, and see GET /readyz",

@@ -10,16 +10,17 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from tuneloom_gateway.metrics import Metrics
 from tuneloom_gateway.readiness import Readiness
+from tuneloom_gateway.routes import READ
 
 
 def add_health_routes(app: FastAPI, readiness: Readiness, metrics: Metrics) -> None:
     """GET /healthz (this process), /readyz (what it needs) and /metrics."""
 
-    @app.get("/healthz")
+    @app.api_route("/healthz", methods=READ)
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/readyz")
+    @app.api_route("/readyz", methods=READ)
     async def readyz() -> JSONResponse:
         checks = await readiness.checks()
         ready = not any(check.problem for check in checks)
@@ -29,6 +30,6 @@ def add_health_routes(app: FastAPI, readiness: Readiness, metrics: Metrics) -> N
         }
         return JSONResponse(content, status_code=200 if ready else 503)
 
-    @app.get("/metrics")
+    @app.api_route("/metrics", methods=READ)
     async def metrics_text() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)

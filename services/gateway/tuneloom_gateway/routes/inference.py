@@ -13,9 +13,10 @@ from tuneloom_gateway.edge.quotas import BodyBudget
 from tuneloom_gateway.inference.body import BodyReader
 from tuneloom_gateway.inference.disconnect import while_connected
 from tuneloom_gateway.inference.forward import Upstream
-from tuneloom_gateway.inference.relay import relay
+from tuneloom_gateway.inference.relay import Relay
 from tuneloom_gateway.inference.request import InferenceRequest
 from tuneloom_gateway.metrics import Metrics
+from tuneloom_gateway.routing.choice import Random
 from tuneloom_gateway.routing.resolution import Routing
 
 _FORWARDED_HEADERS = (b"traceparent", b"tracestate")
@@ -50,6 +51,7 @@ class Inference:
         metrics: Metrics,
         bodies: BodyReader,
         budget: BodyBudget,
+        random: Random,
     ) -> None:
         self._route = route
         self._routing = routing
@@ -57,6 +59,7 @@ class Inference:
         self._metrics = metrics
         self._bodies = bodies
         self._budget = budget
+        self._random = random
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = RequestContext.of(scope)
@@ -68,20 +71,23 @@ class Inference:
                 await self._forward(request, scope, context, send)
 
     async def _forward(self, request: InferenceRequest, scope: Scope, context: RequestContext, send: Send) -> None:
-        served = await self._routing.resolve(request.model)
+        choice = await self._routing.resolve(request.model)
+        served = choice.pick(self._random)
         context.served_by(served)
         body = request.for_engine(served.engine_model)
         headers = _headers(scope, context)
         async with self._upstream.post(served, self._route.engine_path, body, headers) as response:
-            await relay(response, send, served=served, asked_for=request.model, metrics=self._metrics)
+            await Relay(send, served, asked_for=request.model, metrics=self._metrics).run(response)
 
 
 def inference_routes(
-    routing: Routing, upstream: Upstream, metrics: Metrics, *, bodies: BodyReader, budget: BodyBudget
+    routing: Routing, upstream: Upstream, metrics: Metrics, *, bodies: BodyReader, budget: BodyBudget, random: Random
 ) -> Iterator[Route]:
     """The allow-list as routes."""
     for route in ALLOWED:
-        endpoint = Inference(route, routing=routing, upstream=upstream, metrics=metrics, bodies=bodies, budget=budget)
+        endpoint = Inference(
+            route, routing=routing, upstream=upstream, metrics=metrics, bodies=bodies, budget=budget, random=random
+        )
         yield Route(route.path, endpoint, methods=["POST"])
 
 

@@ -13,7 +13,7 @@ import structlog
 
 from tuneloom_common.errors import TuneloomError
 from tuneloom_gateway.metrics import Metrics
-from tuneloom_gateway.registry import Registry
+from tuneloom_gateway.routing.registry import Registry
 from tuneloom_gateway.routing.resolution import Routing
 
 FIRST_RETRY_SECONDS = 0.2

@@ -1,36 +1,34 @@
-"""What a model name comes down to: one immutable version, the engine that serves it, and its name there."""
+"""What a model name comes down to: immutable versions, the engine that serves each, and its name there."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
-from tuneloom.registry.v1 import versions_pb2 as pb
+from tuneloom_client.versions import Version
 from tuneloom_common.errors import DataLoss, InvalidArgument
 from tuneloom_common.kinds import Kind
-from tuneloom_common.manifests import Manifest
-from tuneloom_common.names import EngineName, VersionName
+from tuneloom_common.names import EngineName
 
-_KINDS = {pb.ArtifactKind.Value(f"ARTIFACT_KIND_{kind.name}"): kind for kind in Kind}
 _NOT_SERVED = {
     Kind.CHECKPOINT: ("is a trainer's checkpoint; let the registry convert it first (CreateBuild with `convert`)"),
     Kind.DATASET: "is a dataset; name a model instead, GET /v1/models lists them",
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ServedVersion:
-    """A served version. `replica` names the engine, `engine_model` the model within it."""
+    """`engine` is the name of the engine that has its full weights, `engine_model` the version's name within it."""
 
     model: str
     version: str
     digest: str
     kind: Kind
     created: int
-    replica: str
+    engine: str
     engine_model: str
 
-    @property
+    @cached_property
     def headers(self) -> list[tuple[bytes, bytes]]:
         return [
             (b"x-served-model", self.version.encode()),
@@ -38,39 +36,35 @@ class ServedVersion:
         ]
 
 
-def served_version(version: pb.Version) -> ServedVersion:
-    """How to serve a version. Raises InvalidArgument for kinds that cannot be served."""
-    kind = _KINDS.get(version.kind)
-    if kind is None:
+def served_version(version: Version) -> ServedVersion:
+    """How to serve a version. Raises InvalidArgument for kinds that cannot be served, DataLoss for damaged ones."""
+    if version.kind is None:
         raise InvalidArgument(
             f"{version.name} is of a kind this gateway does not know; is it older than the registry?",
             field="model",
             reason="MODEL_NOT_SERVABLE",
         )
-    if not kind.servable:
-        raise InvalidArgument(f"{version.name} {_NOT_SERVED[kind]}", field="model", reason="MODEL_NOT_SERVABLE")
-    if hashlib.sha256(version.manifest_json.encode()).hexdigest() != version.digest:
-        raise DataLoss(f"{version.name}: the manifest does not match its digest; the registry's data is damaged")
-    replica = version.engine_name if kind.full_weights else _base_of(version)
+    if not version.kind.servable:
+        raise InvalidArgument(f"{version.name} {_NOT_SERVED[version.kind]}", field="model", reason="MODEL_NOT_SERVABLE")
+    manifest = version.manifest  # raises DataLoss when it is not what the digest says
+    if version.kind.full_weights:
+        engine = version.engine_name
+    elif manifest.base is None:
+        raise DataLoss(f"{version.name}: the adapter's manifest names no base model; register it again")
+    else:
+        engine = str(EngineName.of(manifest.base.model, manifest.base.digest))
     return ServedVersion(
-        model=VersionName.parse(version.name).id,
-        version=version.name,
+        model=version.name.id,
+        version=str(version.name),
         digest=version.digest,
-        kind=kind,
-        created=version.create_time.seconds,
-        replica=_checked(replica, version),
+        kind=version.kind,
+        created=int(version.create_time.timestamp()),
+        engine=_checked(engine, version),
         engine_model=_checked(version.engine_name, version),
     )
 
 
-def _base_of(adapter: pb.Version) -> str:
-    base = Manifest.parse(adapter.manifest_json).base
-    if base is None:
-        raise DataLoss(f"{adapter.name}: the adapter's manifest names no base model; register it again")
-    return str(EngineName.of(base.model, base.digest))
-
-
-def _checked(engine_name: str, version: pb.Version) -> str:
+def _checked(engine_name: str, version: Version) -> str:
     # Engines join names to paths and the engine host's URL ends in one: nothing else may reach them.
     try:
         return str(EngineName.parse(engine_name))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
+from pydantic import SecretStr
 
 from tests.fakes import FakeEngine, FakeRegistry
 from tests.unit.gateway.conftest import OpenGateway, chat, error_of, until
@@ -186,9 +189,112 @@ async def test_closing_ends_what_is_starting(registry: FakeRegistry, host: FakeE
 
     host.gate = asyncio.Event()
     async with aiohttp.ClientSession() as session:
-        replicas = HostedEndpoints(host.url, session, start_timeout_seconds=60)
-        waiting = asyncio.create_task(replicas.url("qwen--0123456789ab"))
+        endpoints = HostedEndpoints(host.url, session, start_timeout_seconds=60)
+        waiting = asyncio.create_task(endpoints.urls("qwen--0123456789ab"))
         await until(lambda: len(host.asked) == 1)
-        await replicas.close()
+        await endpoints.close()
         with pytest.raises(asyncio.CancelledError):
             await waiting
+
+
+@asynccontextmanager
+async def on_a_socket(engine: FakeEngine) -> AsyncIterator[str]:
+    """The same engine on a Unix socket, as an engine host runs one."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", engine.handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    with TemporaryDirectory() as directory:  # pytest's own paths are longer than sockets bear
+        await web.UnixSite(runner, f"{directory}/1.sock").start()
+        yield f"unix:{directory}/1.sock"
+        await runner.cleanup()
+
+
+async def test_an_engine_may_listen_on_a_unix_socket(
+    open_gateway: OpenGateway, host: FakeEngineHost, engine: FakeEngine
+) -> None:
+    async with on_a_socket(engine) as url:
+        host.urls = [url]
+        gateway = await open_gateway(engine_host_url=host.url)
+        for _ in range(3):
+            response = await gateway.post(CHAT, json=chat(stream=True))
+            assert (response.status, b"[DONE]" in await response.read()) == (200, True)
+    assert len(engine.requests) == 3
+
+
+async def test_an_engine_that_came_back_on_another_socket_is_found(
+    open_gateway: OpenGateway, host: FakeEngineHost, engine: FakeEngine
+) -> None:
+    async with AsyncExitStack() as stack:
+        old = await stack.enter_async_context(on_a_socket(engine))
+        new = await stack.enter_async_context(on_a_socket(engine))
+        host.urls = [old, new]
+        gateway = await open_gateway(engine_host_url=host.url)
+        assert (await gateway.post(CHAT, json=chat())).status == 200
+        Path(old.removeprefix("unix:")).unlink()
+        await asyncio.sleep(0)
+        gateway_answers = [await gateway.post(CHAT, json=chat()) for _ in range(2)]
+        assert {answer.status for answer in gateway_answers} == {200}
+
+
+async def test_the_engine_host_gets_its_token(open_gateway: OpenGateway, host: FakeEngineHost) -> None:
+    gateway = await open_gateway(engine_host_url=host.url, engine_host_token=SecretStr("host-token"))
+    assert (await gateway.post(CHAT, json=chat())).status == 200
+    assert [headers["authorization"] for _, _, headers in host.requests] == ["Bearer host-token"]
+
+
+async def test_a_token_that_the_engine_host_refuses_is_the_gateway_s_fault(
+    open_gateway: OpenGateway, host: FakeEngineHost
+) -> None:
+    async def refuse(request: web.Request, _: Any) -> web.Response:
+        return web.json_response({"error": "the token is missing", "reason": "INVALID_TOKEN"}, status=401)
+
+    host.answer = refuse
+    gateway = await open_gateway(engine_host_url=host.url)
+    response = await gateway.post(CHAT, json=chat())
+    assert response.status == 503
+    assert "TUNELOOM_GATEWAY_ENGINE_HOST_TOKEN" in (await error_of(response))["message"]
+
+
+async def test_requests_that_wait_for_a_start_do_not_hold_all_places(
+    open_gateway: OpenGateway, host: FakeEngineHost
+) -> None:
+    host.gate = asyncio.Event()
+    gateway = await open_gateway(engine_host_url=host.url, max_concurrent_requests=40)
+    waiting = [asyncio.create_task(gateway.post(CHAT, json=chat())) for _ in range(10)]
+    more = await gateway.post(CHAT, json=chat())
+    while more.status != 503:
+        more = await gateway.post(CHAT, json=chat())
+    assert (await error_of(more))["code"] == "engine_starting"
+    host.gate.set()
+    assert {(await one).status for one in waiting} == {200}
+
+
+async def test_a_failed_start_tells_when_to_come_back(open_gateway: OpenGateway, host: FakeEngineHost) -> None:
+    async def refuse(_: web.Request, __: Any) -> web.Response:
+        said = {"error": "out of memory", "reason": "ENGINE_FAILED", "log": "…", "retry_after_seconds": 19.5}
+        return web.json_response(said, status=503)
+
+    host.answer = refuse
+    gateway = await open_gateway(engine_host_url=host.url)
+    response = await gateway.post(CHAT, json=chat())
+    assert (response.status, response.headers["retry-after"]) == (503, "20")
+    assert (await error_of(response))["code"] == "engine_failed"
+
+
+async def test_another_endpoint_when_one_is_lost(open_gateway: OpenGateway, engine: FakeEngine) -> None:
+    forgotten: list[str] = []
+
+    class Two:
+        async def urls(self, name: str) -> list[str]:
+            return ["http://127.0.0.1:9", engine.url]
+
+        def forget(self, name: str, url: str) -> None:
+            forgotten.append(url)
+
+        async def close(self) -> None: ...
+
+    gateway = await open_gateway(parts={"endpoints": Two(), "random": lambda: 0.0})
+    assert (await gateway.post(CHAT, json=chat())).status == 200
+    assert forgotten == ["http://127.0.0.1:9"]
+    assert len(engine.requests) == 1
