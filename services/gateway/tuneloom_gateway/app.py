@@ -93,7 +93,7 @@ def build(
             ),
         ],
     )
-    bodies = BodyReader(max_bytes=settings.max_body_bytes, timeout_seconds=settings.body_timeout_seconds)
+    bodies = BodyReader(max_bytes=settings.max_body_bytes)
     budget = BodyBudget(settings.max_bodies_bytes)
     app.router.routes.extend(inference_routes(routing, upstream, metrics, bodies=bodies, budget=budget, random=random))
     add_model_routes(app, Catalog(registry, routing))

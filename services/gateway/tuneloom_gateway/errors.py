@@ -37,12 +37,6 @@ class BodyTooLarge(InvalidArgument):
     default_reason = "BODY_TOO_LARGE"
 
 
-class BodyTimeout(InvalidArgument):
-    """A client began a body and did not send the rest of it."""
-
-    default_reason = "BODY_TIMEOUT"
-
-
 class TooManyRequests(ResourceExhausted):
     """The gateway already has as many requests in flight as it may have."""
 
@@ -71,7 +65,6 @@ class Answer:
 # Status and OpenAI's `type`; the first entry in an error's method resolution order counts.
 _KINDS: Mapping[type[BaseException], tuple[int, str]] = {
     BodyTooLarge: (413, "invalid_request_error"),
-    BodyTimeout: (408, "invalid_request_error"),
     InvalidArgument: (400, "invalid_request_error"),
     FailedPrecondition: (400, "invalid_request_error"),
     Unauthenticated: (401, "invalid_request_error"),

@@ -65,10 +65,13 @@ async def limited(
         max_headers=settings.max_headers,
         max_request_line_bytes=settings.max_request_line_bytes,
         header_seconds=settings.header_timeout_seconds,
+        body_seconds=settings.body_timeout_seconds,
         keep_alive_seconds=settings.keep_alive_seconds,
         write_seconds=settings.write_timeout_seconds,
     )
-    sweeping = asyncio.create_task(_sweep(connections, every=min(SWEEP_SECONDS, limits.header_seconds / 4)))
+    sweeping = asyncio.create_task(
+        _sweep(connections, every=min(SWEEP_SECONDS, limits.header_seconds / 4, limits.body_seconds / 4))
+    )
     yield partial(
         LimitedProtocol,
         limits=limits,

@@ -58,6 +58,15 @@ def test_other_bytes_are_left_alone(pieces: list[bytes]) -> None:
     assert b"".join(map(name.piece, pieces)) + name.rest() == b"".join(pieces)
 
 
+@pytest.mark.parametrize("compact", [True, False])
+def test_a_stream_cut_anywhere(compact: bool) -> None:
+    raw = b"data: " + spelled(chunk(f'"model":"{ENGINE}"'), compact) + b"\n\n"
+    for cut in range(len(raw)):
+        name = PublicName(ENGINE, PUBLIC)
+        out = name.piece(raw[:cut]) + name.piece(raw[cut:]) + name.rest()
+        assert json.loads(out[6:]) == {**chunk(f'"model":"{ENGINE}"'), "model": PUBLIC}
+
+
 def test_little_is_held_back() -> None:
     name = PublicName(ENGINE, PUBLIC)
     assert name.piece(b'data: {"half') == b'data: {"half'

@@ -6,7 +6,6 @@ waited longest is closed, so that silent connections never shut out anybody who 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -41,7 +40,7 @@ class Connections:
         self._count = 0
         self._clients: dict[str, _Client] = {}
         self._waiting: dict[Connection, None] = {}
-        self._next_deadline = math.inf
+        self._receiving: dict[Connection, None] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -70,18 +69,26 @@ class Connections:
 
     def wait(self, connection: Connection) -> None:
         """From now on it waits for its client."""
+        if self._receiving:
+            self._receiving.pop(connection, None)
         self._waiting[connection] = None
         self._clients[connection.address].waiting[connection] = None
 
+    def receive(self, connection: Connection) -> None:
+        """A body is on its way, which must arrive before the deadline; nobody takes the place meanwhile."""
+        self._receiving[connection] = None
+
     def work(self, connection: Connection) -> None:
         """From now on its client waits for us."""
+        if self._receiving:
+            self._receiving.pop(connection, None)
         self._waiting.pop(connection, None)
         self._clients[connection.address].waiting.pop(connection, None)
 
     def sweep(self) -> None:
-        """Expires the waiting connections whose deadlines have passed."""
+        """Expires the connections whose deadlines have passed."""
         now = self._clock()
-        for connection in [one for one in self._waiting if one.deadline <= now]:
+        for connection in [one for one in (*self._waiting, *self._receiving) if one.deadline <= now]:
             connection.expire()
 
     @staticmethod

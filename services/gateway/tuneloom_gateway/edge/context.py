@@ -11,6 +11,7 @@ from tuneloom_gateway.routing.served import ServedVersion
 
 NOBODY = Principal("nobody", frozenset())
 _KEY = "tuneloom.context"
+CONNECTION = "tuneloom.connection"  # the key in a scope under which the protocol puts itself
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from tuneloom_gateway.edge.connections import Connections
+from tuneloom_gateway.edge.context import CONNECTION
 from tuneloom_gateway.edge.refusals import ProtocolLimits, Refusal
 
 # After an answer that came before the end of the request the rest is read for a while, or the client might lose
@@ -45,14 +46,18 @@ class LimitedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.address = ""
+        self.lost = False
+        self.on_lost: Callable[[], None] | None = None
         self.deadline = math.inf
         self._limits = limits
+        self._max_header_bytes = limits.max_header_bytes
         self._all = connections
         self._count_refusal = count_refusal
         self._admitted = False
         self._refusal: Refusal | None = None
         self._refused = False
         self._head = True  # before or in the head of a request
+        self._receiving = False  # a body, for which a deadline was set
         self._heads = 0
         self._head_fed = 0
         self._fields_bytes = 0
@@ -72,6 +77,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(Refusal(503, message, "too_many_connections"), linger=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        if self.on_lost is not None:
+            self.on_lost()
         self._leave()
         if self._write_timer is not None:
             self._write_timer.cancel()
@@ -86,6 +94,12 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._head and self._head_fed and not self._refused:
             text = f"the request's headers did not arrive within {self._limits.header_seconds:g} s; send them at once"
             self._refuse(Refusal(408, text, "header_timeout"))
+        elif self._receiving and not self._refused:
+            text = (
+                f"the request body did not arrive within {self._limits.body_seconds:g} s; send it at once, or raise "
+                "TUNELOOM_GATEWAY_BODY_TIMEOUT_SECONDS at the gateway"
+            )
+            self._refuse(Refusal(408, text, "body_timeout"))
         else:
             self._leave()
             self.transport.abort()
@@ -119,8 +133,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refusal = self._refusal or Refusal(400, "this is not HTTP/1.1; is it meant for https?", "bad_http")
         if self._refusal is None and self._head:
             self._count_head(len(data) if was_in_head and heads == self._heads else 0)
-        elif self._refusal is None and not was_in_head:
-            self._count_body(len(data))
+        elif self._refusal is None:
+            self._count_body(0 if was_in_head else len(data))
         if self._refusal is not None:
             self._refuse(self._refusal)
 
@@ -137,6 +151,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refusal = Refusal(400, "the body's chunks are mostly framing; send larger chunks", "bad_chunks")
         elif self.cycle.response_complete and self._body_fed > LINGER_BYTES:
             self.transport.abort()
+        elif not self._receiving and self.cycle.more_body and not self.cycle.response_complete:
+            self._receiving = True
+            self.deadline = self.loop.time() + self._limits.body_seconds
+            self._all.receive(self)
 
     def _too_large(self) -> None:
         text = f"the request's headers have more than {self._limits.max_header_bytes:,} bytes; send less"
@@ -155,23 +173,28 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refusal = self._refusal or Refusal(414, text, "request_line_too_long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """uvicorn's, counted. Trailers are counted and left out."""
         self._fields_bytes += len(name) + len(value) + 4
-        if self._fields_bytes + len(self.url) > self._limits.max_header_bytes:
+        if self._fields_bytes > self._max_header_bytes:
             self._too_large()
-        elif len(self.headers) >= self._limits.max_headers:
-            text = f"the request has more than {self._limits.max_headers} headers; send fewer"
-            self._refusal = self._refusal or Refusal(431, text, "too_many_headers")
-        elif self._head:  # trailers are counted and left out
-            super().on_header(name, value)
+        elif self._head:
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._head = False
         self._heads += 1
+        if len(self.headers) > self._limits.max_headers:
+            text = f"the request has more than {self._limits.max_headers} headers; send fewer"
+            self._refusal = self._refusal or Refusal(431, text, "too_many_headers")
         if len(self.pipeline) >= MOST_PIPELINED:
             self._refusal = Refusal(400, "too many requests at once on one connection", "too_much_pipelining")
         if self._refusal is None and self._admitted:
             self._all.work(self)
             self.deadline = math.inf
+            self.scope[CONNECTION] = self  # type: ignore[literal-required]
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -183,6 +206,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head, self._head_fed = True, 0
         if self._refusal is None:
             super().on_message_complete()
+            if self._receiving:
+                self._receiving = False
+                self._all.work(self)
             if self.cycle.response_complete and not self.pipeline:
                 self.deadline = self.loop.time() + self._limits.keep_alive_seconds
 
@@ -198,6 +224,7 @@ class LimitedProtocol(HttpToolsProtocol):
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
         elif self._admitted:
+            self._receiving = False
             seconds = LINGER_SECONDS if self.cycle.more_body else self._limits.keep_alive_seconds
             self.deadline = self.loop.time() + seconds
             self._all.wait(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,7 +19,7 @@ class Concurrency:
         self._at_most = at_most
         self._per_principal = per_principal
         self._in_flight = 0
-        self._by_principal: Counter[str] = Counter()
+        self._by_principal: defaultdict[str, int] = defaultdict(int)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
@@ -54,7 +54,7 @@ class BodyBudget:
     def __init__(self, at_most: int) -> None:
         self._at_most = at_most
         self._held = 0
-        self._by_principal: Counter[str] = Counter()
+        self._by_principal: defaultdict[str, int] = defaultdict(int)
 
     def hold(self, principal: str) -> HeldBody:
         """To be entered: everything added is given back at the end."""
@@ -78,8 +78,6 @@ class BodyBudget:
     def _remove(self, principal: str, count: int) -> None:
         self._held -= count
         self._by_principal[principal] -= count
-        if not self._by_principal[principal]:
-            del self._by_principal[principal]
 
 
 class HeldBody:

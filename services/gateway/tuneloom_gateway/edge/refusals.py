@@ -18,6 +18,7 @@ class ProtocolLimits:
     max_headers: int = 100
     max_request_line_bytes: int = 8 << 10
     header_seconds: float = 10.0
+    body_seconds: float = 60.0
     keep_alive_seconds: float = 75.0
     write_seconds: float = 60.0
 

@@ -1,38 +1,26 @@
-"""Reading a request's body: no more of it, no longer and no more of them at a time than allowed."""
+"""Reading a request's body: no more of it and no more of them at a time than allowed. How long it may take is
+the connection's matter."""
 
 from __future__ import annotations
-
-import asyncio
 
 from starlette.types import Receive, Scope
 
 from tuneloom_gateway.edge.context import header
 from tuneloom_gateway.edge.quotas import HeldBody
-from tuneloom_gateway.errors import BodyTimeout, BodyTooLarge, ClientGone
+from tuneloom_gateway.errors import BodyTooLarge, ClientGone
 
 
 class BodyReader:
     """The limits of one body."""
 
-    def __init__(self, *, max_bytes: int, timeout_seconds: float) -> None:
+    def __init__(self, *, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._timeout_seconds = timeout_seconds
 
     async def read(self, scope: Scope, receive: Receive, held: HeldBody) -> bytes:
         """The whole body, accounted for in `held`. Raises BodyTooLarge before holding more than allowed."""
         declared = header(scope, b"content-length")
         if declared.isdigit() and int(declared) > self._max_bytes:
             raise self._too_large(f"is {int(declared):,} bytes")
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                return await self._read(receive, held)
-        except TimeoutError:
-            raise BodyTimeout(
-                f"the request body did not arrive within {self._timeout_seconds:g} s; send it at once, or raise "
-                "TUNELOOM_GATEWAY_BODY_TIMEOUT_SECONDS at the gateway"
-            ) from None
-
-    async def _read(self, receive: Receive, held: HeldBody) -> bytes:
         chunks: list[bytes] = []
         size = 0
         while True:

@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Protocol
 
-from starlette.types import Receive
+from starlette.types import Scope
 
+from tuneloom_gateway.edge.context import CONNECTION
 from tuneloom_gateway.errors import ClientGone
 
 
-@asynccontextmanager
-async def while_connected(receive: Receive) -> AsyncIterator[None]:
-    """Cancels the block and raises ClientGone when the client disconnects. The body must have been read."""
-    block = asyncio.current_task()
-    assert block is not None  # noqa: S101 - always so in a coroutine
-    left = False
+class Connection(Protocol):
+    """Calls `on_lost` once, when the client is gone."""
 
-    async def wait() -> None:
-        nonlocal left
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        left = True
-        block.cancel()
+    lost: bool
+    on_lost: Any
 
-    waiter = asyncio.create_task(wait())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if left and block.uncancel() == 0:
+
+class WhileConnected:
+    """Cancels the block and raises ClientGone when the client disconnects. The body must have been read.
+
+    The connection itself tells: a task per request that waits for the news would cost more than the rest of this.
+    """
+
+    __slots__ = ("_block", "_connection", "_left")
+
+    def __init__(self, scope: Scope) -> None:
+        self._connection: Connection = scope[CONNECTION]
+        self._left = False
+
+    def __enter__(self) -> None:
+        if self._connection.lost:
+            raise ClientGone
+        self._block = asyncio.current_task()
+        self._connection.on_lost = self._leave
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.on_lost = None
+        if self._left and self._block is not None and self._block.uncancel() == 0 and kind is asyncio.CancelledError:
             raise ClientGone from None
-        raise
-    finally:
-        waiter.cancel()
+
+    def _leave(self) -> None:
+        self._left = True
+        if self._block is not None:
+            self._block.cancel()

@@ -7,6 +7,7 @@ quote is escaped, so what a model says about names, its own included, is left as
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 
 BACKSLASH = ord("\\")
 _SPELLINGS = (b'"model":%b', b'"model": %b')
@@ -16,14 +17,17 @@ class PublicName:
     """Rewrites one answer, whole or in pieces of any size."""
 
     def __init__(self, engine_model: str, public: str) -> None:
-        name, wanted = json.dumps(engine_model).encode(), json.dumps(public).encode()
-        self._pairs = [(spelling % name, spelling % wanted) for spelling in _SPELLINGS]
+        self._pairs = _pairs(engine_model, public)
         self._held = b""
 
     def whole(self, body: bytes) -> bytes:
-        for old, new in self._pairs:
-            if old in body:
-                body = _replaced(body, old, new)
+        for pair in self._pairs:
+            at = body.find(pair[0])
+            if at > 0 and body[at - 1] != BACKSLASH:
+                self._pairs = (pair,)  # engines keep to one spelling
+                return _replaced(body, *pair, at)
+            if at >= 0:
+                body = _replaced(body, *pair, at)
         return body
 
     def piece(self, chunk: bytes) -> bytes:
@@ -47,20 +51,29 @@ class PublicName:
         """The longest end of the chunk that begins a name, with the byte before it, which may be a backslash."""
         if chunk.endswith(b"\\"):
             return chunk[-1:]
+        first = len(chunk)
         for old, _ in self._pairs:
-            start = chunk.rfind(b'"', max(0, len(chunk) - len(old) + 1))
-            while start >= 0:
+            start = chunk.find(b'"', max(0, len(chunk) - len(old) + 1))
+            while 0 <= start < first:
                 if old.startswith(chunk[start:]):
-                    return chunk[max(0, start - 1) :]
-                start = chunk.rfind(b'"', max(0, len(chunk) - len(old) + 1), start)
-        return b""
+                    first = start
+                start = chunk.find(b'"', start + 1)
+        return chunk[max(0, first - 1) :] if first < len(chunk) else b""
 
 
-def _replaced(body: bytes, old: bytes, new: bytes) -> bytes:
+@lru_cache(maxsize=4096)
+def _pairs(engine_model: str, public: str) -> tuple[tuple[bytes, bytes], ...]:
+    name, wanted = json.dumps(engine_model).encode(), json.dumps(public).encode()
+    return tuple((spelling % name, spelling % wanted) for spelling in _SPELLINGS)
+
+
+def _replaced(body: bytes, old: bytes, new: bytes, at: int) -> bytes:
     parts: list[bytes] = []
     begin = 0
-    while (at := body.find(old, begin)) >= 0:
+    while at >= 0:
         escaped = at > 0 and body[at - 1] == BACKSLASH
         parts += (body[begin:at], old if escaped else new)
         begin = at + len(old)
-    return b"".join((*parts, body[begin:]))
+        at = body.find(old, begin)
+    parts.append(body[begin:])
+    return b"".join(parts)

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from tuneloom_gateway.edge.context import RequestContext, header
 from tuneloom_gateway.edge.quotas import BodyBudget
 from tuneloom_gateway.inference.body import BodyReader
-from tuneloom_gateway.inference.disconnect import while_connected
+from tuneloom_gateway.inference.disconnect import WhileConnected
 from tuneloom_gateway.inference.forward import Upstream
 from tuneloom_gateway.inference.relay import Relay
 from tuneloom_gateway.inference.request import InferenceRequest
@@ -67,7 +67,7 @@ class Inference:
         with self._budget.hold(context.principal.id) as held:
             raw = await self._bodies.read(scope, receive, held)
             request = InferenceRequest.parse(raw, required=self._route.required)
-            async with while_connected(receive):
+            with WhileConnected(scope):
                 await self._forward(request, scope, context, send)
 
     async def _forward(self, request: InferenceRequest, scope: Scope, context: RequestContext, send: Send) -> None:
