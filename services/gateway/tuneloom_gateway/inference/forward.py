@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import aiohttp
 import structlog
 from pydantic import SecretStr
 
-from tuneloom_common.errors import Unavailable
+from tuneloom_common.errors import TuneloomError, Unavailable
 from tuneloom_common.tracebacks import describe
 from tuneloom_gateway.errors import EngineTimeout
 from tuneloom_gateway.inference.connector import SCHEME, EngineConnector
@@ -22,6 +22,7 @@ from tuneloom_gateway.routing.served import ServedVersion
 # vLLM closes idle connections after 5 s: the gateway must do so first, or a request runs into the closing.
 KEEP_ALIVE_SECONDS = 4
 LARGE_BODY_BYTES = 1 << 20
+_FAILED = (aiohttp.ClientError, TimeoutError)
 _LOST = (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 log = structlog.get_logger()
 
@@ -65,8 +66,9 @@ class Upstream:
         """The engine's response, its body unread. Leaving early closes the connection: the engine stops."""
         response = await self._open(served, path, body, {**self._headers, **headers})
         try:
-            with self.translated(served):
-                yield response
+            yield response
+        except _FAILED as error:
+            raise self._told(error, served) from None
         finally:
             response.close()  # of no effect once the body is read to its end
 
@@ -76,8 +78,7 @@ class Upstream:
         """Once more, on another endpoint if there is one, when the first was lost before it had answered anything."""
         url = pick_endpoint(await self._endpoints.urls(served.engine), (), self._random)
         try:
-            with self.translated(served, besides=_LOST):
-                response = await self._send(url, path, body, headers)
+            response = await self._send(url, path, body, headers)
             if response.status != 404 or not await self._has_moved(served, url, response):
                 return response
         except _LOST as error:
@@ -85,9 +86,13 @@ class Upstream:
             log.info("engine connection lost, trying once more", engine=served.engine, error=describe(error))
             self._metrics.upstream_errors.labels("lost").inc()
             self._endpoints.forget(served.engine, url)
+        except _FAILED as error:
+            raise self._told(error, served) from None
         url = pick_endpoint(await self._endpoints.urls(served.engine), (url,), self._random)
-        with self.translated(served):
+        try:
             return await self._send(url, path, body, headers)
+        except _FAILED as error:
+            raise self._told(error, served) from None
 
     async def _has_moved(self, served: ServedVersion, url: str, response: aiohttp.ClientResponse) -> bool:
         """Whether an engine that does not know the model is another one, which got the port of an evicted one.
@@ -96,8 +101,7 @@ class Upstream:
         """
         if url.startswith(SCHEME):
             return False
-        with self.translated(served):
-            await response.read()
+        await response.read()
         self._endpoints.forget(served.engine, url)
         return url not in await self._endpoints.urls(served.engine)
 
@@ -108,24 +112,18 @@ class Upstream:
         data = body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body)
         return await self._session.post(url + path, data=data, headers=headers, allow_redirects=False)
 
-    @contextmanager
-    def translated(self, served: ServedVersion, *, besides: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-        """Engine failures without the engine's address, which is no caller's business."""
-        try:
-            yield
-        except besides:
-            raise
-        except TimeoutError:
+    def _told(self, error: Exception, served: ServedVersion) -> TuneloomError:
+        """An engine's failure without the engine's address, which is no caller's business."""
+        if isinstance(error, TimeoutError):
             self._metrics.upstream_errors.labels("timeout").inc()
-            raise EngineTimeout(
+            return EngineTimeout(
                 f"the engine for {served.model} did not answer in time; try again, with fewer tokens if this "
                 "repeats, or raise TUNELOOM_GATEWAY_ENGINE_READ_TIMEOUT_SECONDS"
-            ) from None
-        except aiohttp.ClientError as error:
-            self._metrics.upstream_errors.labels("lost").inc()
-            log.warning("engine failed", engine=served.engine, error=describe(error))
-            raise Unavailable(
-                f"the engine for {served.model} does not answer; it may be starting: try again in a "
-                "minute, and see GET /readyz",
-                reason="ENGINE_UNAVAILABLE",
-            ) from None
+            )
+        self._metrics.upstream_errors.labels("lost").inc()
+        log.warning("engine failed", engine=served.engine, error=describe(error))
+        return Unavailable(
+            f"the engine for {served.model} does not answer; it may be starting: try again in a "
+            "minute, and see GET /readyz",
+            reason="ENGINE_UNAVAILABLE",
+        )
