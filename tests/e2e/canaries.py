@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from tuneloom_cli.local.home import Home
@@ -16,9 +17,9 @@ def leaks(home: Home) -> list[str]:
     """Where a canary, or one of the home's own keys, is in a log: "file:line: what", never the line itself."""
     secrets = {"the canary key": KEY, "the canary token": TOKEN, "the canary prompt": PROMPT, "the canary row": ROW}
     connection = home.connection()
-    for name in ("api_key", "service_token", "engine_token"):
-        if value := getattr(connection, name, ""):
-            secrets[name] = value
+    secrets |= {"the API key": connection.api_key, "the service token": connection.service_token}
+    if connection.keys is not None:
+        secrets |= {f"the key of {name}": key for name, key in asdict(connection.keys).items()}
     return [
         f"{path.relative_to(home.path)}:{number}: {name}"
         for path in logs(home)
