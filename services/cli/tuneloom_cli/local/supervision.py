@@ -7,13 +7,12 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from tuneloom_cli.local.home import Connection, Home
-from tuneloom_cli.local.offering import offer_base, warm
-from tuneloom_cli.local.processes import Service, local_services
+from tuneloom_cli.local.home import Home
+from tuneloom_cli.local.processes import Service
 from tuneloom_cli.terminal import out
 from tuneloom_common import children
 from tuneloom_common.errors import FailedPrecondition, Unavailable
@@ -23,28 +22,42 @@ RESTART_PAUSE_SECONDS = 1.0
 RESTARTS_PER_MINUTE = 5
 STOP_GRACE_SECONDS = 30.0
 BAD_SETTINGS = 2
+Work = Callable[[Callable[[], object]], Coroutine[None, None, None]]
 
 
-async def supervise(home: Home, connection: Connection, base: Path, base_name: str) -> None:
-    """Starts everything, offers the base model, and returns after SIGTERM or SIGINT."""
+async def supervise(home: Home, services: list[Service], work: Work) -> None:
+    """Starts the services, then the work, and returns after SIGTERM or SIGINT.
+
+    `work` gets a function to call when the installation is ready; when it fails, everything ends with its error.
+    """
     ready = home.path / "ready"
     ready.unlink(missing_ok=True)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    services = local_services(home, connection)
     with _locked(home):
         check_ports(services)
         try:
             async with _kept(services, home.logs) as keepers:
-                base_engine = await offer_base(connection, base, base_name)
-                ready.write_text(str(os.getpid()))
-                _tell(home, connection)
-                warming = asyncio.create_task(warm(connection, base_engine))
-                await asyncio.wait({asyncio.create_task(stop.wait()), *keepers}, return_when=asyncio.FIRST_COMPLETED)
-                warming.cancel()
+                await _until_ended(stop, keepers, work(lambda: ready.write_text(str(os.getpid()))))
         finally:
             ready.unlink(missing_ok=True)
+
+
+async def _until_ended(
+    stop: asyncio.Event, keepers: list[asyncio.Task[None]], work: Coroutine[None, None, None]
+) -> None:
+    """Until a stop is asked for, a service has ended for good, or the work has failed."""
+    ends = {asyncio.create_task(stop.wait()), *keepers}
+    working = asyncio.create_task(work)
+    try:
+        await asyncio.wait({working, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 @contextmanager
@@ -135,16 +148,3 @@ async def answering(service: Service, keeper: asyncio.Task[None]) -> None:
         writer.close()
         return
     raise Unavailable(f"the {service.name} does not answer on port {service.port} after {START_SECONDS:.0f} s")
-
-
-def _tell(home: Home, connection: Connection) -> None:
-    out.print(
-        f"[green]✓[/] ready\n"
-        f"  gateway   {connection.gateway}/v1   ('tuneloom key' prints the key)\n"
-        f"  registry  {connection.registry}   (gRPC; 'tuneloom key --grpc' prints the token)\n"
-        f"  trainer   {connection.trainer}   (gRPC, the same token)\n"
-        f"  engines   {connection.engine_host}/replicas\n"
-        f"  logs      {home.logs}\n"
-        f"Next: [bold]tuneloom chat seed[/]",
-        soft_wrap=True,
-    )

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ import typer
 from tuneloom_cli.terminal import out
 
 if TYPE_CHECKING:
-    from tuneloom_cli.local.home import Home
+    from tuneloom_cli.local.home import Connection, Home
 
 STOP_SECONDS = 60.0
 PRIVATE_UMASK = 0o077
@@ -33,7 +34,8 @@ def up(
     """Start every service on this machine; Ctrl-C stops them. Jobs go on where they were."""
     from tuneloom_cli.artifacts import dataset_id, locate, model_files
     from tuneloom_cli.local.home import Home, Ports
-    from tuneloom_cli.local.processes import seed_directory
+    from tuneloom_cli.local.offering import offer_base, warm
+    from tuneloom_cli.local.processes import local_services, seed_directory
     from tuneloom_cli.local.supervision import supervise
     from tuneloom_common.errors import FailedPrecondition
 
@@ -49,7 +51,15 @@ def up(
     model_files(directory)
     name = base_name or (dataset_id(Path(base)) if base else "seed")
     ports = Ports(gateway_port, engine_port, registry_port, trainer_port)
-    asyncio.run(supervise(home, home.prepare(ports), directory, name))
+    connection = home.prepare(ports)
+
+    async def offer(ready: Callable[[], object]) -> None:
+        engine = await offer_base(connection, directory, name)
+        ready()
+        _tell(home, connection)
+        await warm(connection, engine)
+
+    asyncio.run(supervise(home, local_services(home, connection), offer))
 
 
 def down() -> None:
@@ -117,5 +127,18 @@ def _detach(home: Home, *, already_running: bool) -> None:
     out.print(
         f"{state} in {home.path}, gateway {home.connection().gateway}/v1; "
         f"'tuneloom down' stops it, logs are in {home.logs}",
+        soft_wrap=True,
+    )
+
+
+def _tell(home: Home, connection: Connection) -> None:
+    out.print(
+        f"[green]✓[/] ready\n"
+        f"  gateway   {connection.gateway}/v1   ('tuneloom key' prints the key)\n"
+        f"  registry  {connection.registry}   (gRPC; 'tuneloom key --grpc' prints the token)\n"
+        f"  trainer   {connection.trainer}   (gRPC, the same token)\n"
+        f"  engines   {connection.engine_host}/replicas\n"
+        f"  logs      {home.logs}\n"
+        f"Next: [bold]tuneloom chat seed[/]",
         soft_wrap=True,
     )
