@@ -37,13 +37,15 @@ def foreign(head: bytes, name: str) -> str:
             return f"this is {what}"
     if head.startswith(b"PK\x03\x04"):
         return f"this is {_zipped(head, name)}"
-    if b"\x00" in head:
-        return "this is a binary file, or text that is not UTF-8; save the rows as UTF-8 JSON Lines"
     lines = [line.strip() for line in head.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip()]
     if lines and lines[0] == b"{":
         return "this is JSON objects over several lines; write each row on one line, or all of them into one array [ ]"
+    if b"\x00" in head[:4]:
+        return "this is no UTF-8, perhaps UTF-16; save the rows as UTF-8 JSON Lines"
     if not lines or any(line.startswith((b"{", b"[")) for line in lines):
         return ""
+    if b"\x00" in head:
+        return "this is a binary file; save the rows as UTF-8 JSON Lines"
     return f"this is {_text(lines, name)}"
 
 

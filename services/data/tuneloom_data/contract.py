@@ -7,14 +7,14 @@ from pathlib import Path
 from tuneloom_data.conversations import RowError
 from tuneloom_data.duplicates import Duplicates, fingerprint
 from tuneloom_data.formats import read_conversations
-from tuneloom_data.limits import Limits
+from tuneloom_data.limits import UNLIMITED, Limits
 from tuneloom_data.objectives import Objective
 from tuneloom_data.reports import MAX_ERRORS_KEPT, Cause, ContractReport
 
 __all__ = ["MAX_ERRORS_KEPT", "Cause", "ContractReport", "check_file", "fill_report", "fingerprint"]
 
 
-def check_file(path: Path, *, objective: Objective = Objective.SFT, limits: Limits | None = None) -> ContractReport:
+def check_file(path: Path, *, objective: Objective = Objective.SFT, limits: Limits = UNLIMITED) -> ContractReport:
     """Checks every row of a file, in memory bounded by its longest row."""
     report = ContractReport()
     fill_report(report, path, objective=objective, limits=limits)
@@ -22,7 +22,7 @@ def check_file(path: Path, *, objective: Objective = Objective.SFT, limits: Limi
 
 
 def fill_report(
-    report: ContractReport, path: Path, *, objective: Objective = Objective.SFT, limits: Limits | None = None
+    report: ContractReport, path: Path, *, objective: Objective = Objective.SFT, limits: Limits = UNLIMITED
 ) -> None:
     """Like check_file; what was found before an exception stays in the report."""
     duplicates = Duplicates()

@@ -16,7 +16,7 @@ def decode(row: int, data: bytes, *, line: int = 0) -> object | RowError:
         return RowError(row, "", "not UTF-8; save the file as UTF-8", f"byte {error.start}")
     except json.JSONDecodeError as error:
         place = f"line {line + error.lineno - 1}" if line else f"column {error.colno}"
-        return RowError(row, "", f"not valid JSON: {error.msg}", place)
+        return RowError(row, "", f"not valid JSON: {error.msg.removesuffix(' at').removesuffix(' starting')}", place)
     except _DuplicateKey as error:
         return RowError(row, "", f"the field {error.key[:40]!r} stands twice in one object; keep one")
     except ValueError:

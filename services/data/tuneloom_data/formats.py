@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuneloom_data.conversations import Conversation, RowError
-from tuneloom_data.limits import Limits
+from tuneloom_data.limits import UNLIMITED, Limits
 from tuneloom_data.objectives import Objective
 from tuneloom_data.readers.reader import json_type
 from tuneloom_data.readers.table import reader_for
@@ -19,10 +19,10 @@ from tuneloom_data.rules import broken_rule
 
 
 def read_conversations(
-    path: Path, *, objective: Objective = Objective.SFT, limits: Limits | None = None
+    path: Path, *, objective: Objective = Objective.SFT, limits: Limits = UNLIMITED
 ) -> Iterator[Conversation | RowError]:
     """Yields one verdict per row, in file order; what is wrong with the file itself is an error of row 0."""
-    for row, value in read_rows(path, limits or Limits()):
+    for row, value in read_rows(path, limits):
         yield value if isinstance(value, RowError) else parse_row(row, value, objective=objective)
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from tuneloom_data.conversations import RowError, TrainingRow
 from tuneloom_data.formats import read_conversations
-from tuneloom_data.limits import Limits
+from tuneloom_data.limits import UNLIMITED, Limits
 from tuneloom_data.reports import ContractReport
 
 
-def read_mix(path: Path, *, limits: Limits | None = None) -> list[TrainingRow]:
+def read_mix(path: Path, *, limits: Limits = UNLIMITED) -> list[TrainingRow]:
     """Rows in the `messages` format, from a file in any format that can be read.
 
     Raises ValueError with one sentence that names the file and, where rows are at fault, the rows.

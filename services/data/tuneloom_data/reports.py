@@ -17,16 +17,20 @@ _INDEX = re.compile(r"\[\d+\]")
 
 @dataclass(slots=True)
 class Cause:
-    """One reason why rows are bad. `rows` are the first of the `count`; `field` has [] for an index that differs."""
+    """One reason why rows are bad.
+
+    `rows` are the first of the `count`, `place` is where in the first of them. In `field`, [] is an index that differs.
+    """
 
     field: str
     reason: str
     count: int
     rows: tuple[int, ...]
+    place: str = ""
 
     def __str__(self) -> str:
         if self.count == 1:
-            return str(RowError(self.rows[0], self.field, self.reason))
+            return str(RowError(self.rows[0], self.field, self.reason, self.place))
         rows = ", ".join(map(str, self.rows)) + (", …" if self.count > len(self.rows) else "")
         where = f"{self.field}: " if self.field else ""
         return f"{where}{self.reason} ({self.count} rows: {rows})"
@@ -92,7 +96,7 @@ class ContractReport:
         if key in self._by_key:
             self._by_key[key].add(error)
         elif len(self.causes) < MAX_CAUSES_KEPT:
-            self._by_key[key] = Cause(error.field, error.problem, 1, (error.row,))
+            self._by_key[key] = Cause(error.field, error.problem, 1, (error.row,), error.place)
             self.causes.append(self._by_key[key])
 
     def accept(self, conversation: Conversation) -> None:

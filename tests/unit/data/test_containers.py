@@ -34,7 +34,9 @@ def zipped(*names: str) -> bytes:
         (b"\x1f\x8b\x08\x00", "rows.jsonl.gz", "a gzip archive; unpack it"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1", "qa.xls", "an old Office file"),
         (ROW.encode("utf-16"), "rows.jsonl", "UTF-16 text; save it as UTF-8"),
-        (ROW.encode("utf-16-le"), "rows.jsonl", "not UTF-8"),
+        (ROW.encode("utf-16-le"), "rows.jsonl", "this is no UTF-8, perhaps UTF-16"),
+        (ROW.encode("utf-32-be"), "rows.jsonl", "this is no UTF-8"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00", "a.png", "this is a binary file"),
         (b"version https://git-lfs.github.com/spec/v1\n", "rows.jsonl", "git lfs pull"),
         (b"question,answer\na,b\n", "qa.csv", "a table of separated values"),
         (b"question,answer\n", "qa.csv", "a table of separated values"),
@@ -63,8 +65,15 @@ def test_rows_are_rows_whatever_the_file_is_called(tmp_path: Path, name: str) ->
     assert check_file(tmp_path / name).passed
 
 
+def test_one_byte_of_nothing_does_not_make_a_file_binary(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f'{ROW}\n{{"messages": "\x00"}}\n{ROW}\n')
+
+    assert check_file(path).summary().startswith("1 of 3 rows cannot be trained on: row 2, column 15: not valid JSON")
+
+
 def test_one_bad_first_line_does_not_make_a_file_foreign(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(f"a, b\n{ROW}\n")
 
-    assert check_file(path).summary().startswith("1 of 2 rows cannot be trained on: row 1: not valid JSON")
+    assert check_file(path).summary().startswith("1 of 2 rows cannot be trained on: row 1, column 1: not valid JSON")

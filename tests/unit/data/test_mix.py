@@ -57,7 +57,7 @@ def test_a_row_is_the_same_after_it_was_read(row: dict[str, Any]) -> None:
     ("data", "words"),
     [
         (json.dumps([{"instruction": "x", "output": "y"}]).encode(), "mix.json: 1 of 1 rows .* the Alpaca format"),
-        (b'{"messages": ', "mix.json: 1 of 1 rows cannot be trained on: row 1: not valid JSON"),
+        (b'{"messages": ', "mix.json: 1 of 1 rows cannot be trained on: row 1, column 13: not valid JSON"),
         (b"", "mix.json: the file has no rows"),
         (b"PK\x03\x04 xl/workbook.xml", "mix.json: this is a spreadsheet"),
         (b'"text"', "mix.json: this is no JSON"),

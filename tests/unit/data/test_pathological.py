@@ -47,19 +47,10 @@ def test_strange_text_is_text(tmp_path: Path, text: str, shape: str) -> None:
     assert (report.rows, report.summary()) == (1, "all 1 rows are good")
 
 
-@pytest.mark.parametrize("shape", [("%s\n", ""), ("[%s", ",%s]")], ids=["lines", "array"])
+@pytest.mark.parametrize("shape", ["%s\n%s\n%s\n", "[%s,%s,%s]"], ids=["lines", "array"])
 @pytest.mark.parametrize(("text", "words"), REFUSED.values(), ids=REFUSED.keys())
-def test_broken_text_is_refused_and_the_next_row_read(
-    tmp_path: Path, text: str, words: str, shape: tuple[str, str]
-) -> None:
-    first, second = shape
-    path = tmp_path / "rows"
-    # Beyond the first bytes, by which a file with NULs is taken for a binary one.
-    path.write_text(first % (GOOD % ("x" * 70_000)) + (second or "%s\n").replace("]", "") % (GOOD % text), "utf-8")
-    with path.open("a") as file:
-        file.write((second or "%s\n") % (GOOD % "end"))
-
-    report = check_file(path)
+def test_broken_text_is_refused_and_the_next_row_read(tmp_path: Path, text: str, words: str, shape: str) -> None:
+    report = written(tmp_path, shape % (GOOD % "first", GOOD % text, GOOD % "last"))
 
     assert (report.rows, report.bad_rows) == (3, 1)
     assert words in report.summary()
