@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from tuneloom_client.jobs import Checkpoint, Job, JobRequest, LogTail, Recipe
 from tuneloom_client.paging import PAGE_SIZE, pages
 from tuneloom_client.patience import retry_config
 from tuneloom_client.resuming import resumed
+from tuneloom_client.uploads import Upload
 from tuneloom_common.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ REPEATABLE = (
     "ListRecipes",
     "CreateTrainingJob",
     "ReadTrainingJobLog",
+    "ReportEvents",
 )
 log = structlog.get_logger()
 
@@ -145,3 +147,32 @@ class TrainerClient(Connection):
         with self._peer.called():
             answer = await self._stub.ListRecipes(pb.ListRecipesRequest(), timeout=self._timeout)
         return [Recipe.of(recipe) for recipe in answer.recipes]
+
+    # For workers elsewhere
+
+    async def report_events(self, job_id: str, *, lease_epoch: int, first_sequence: int, events: Sequence[str]) -> int:
+        """Tells what a worker did, as lines of its log; returns the sequence of the last event that is stored."""
+        request = pb.ReportEventsRequest(
+            name=f"trainingJobs/{job_id}", lease_epoch=lease_epoch, first_sequence=first_sequence, events=events
+        )
+        with self._peer.called():
+            return (await self._stub.ReportEvents(request, timeout=self._timeout)).last_sequence
+
+    async def upload_checkpoint_file(self, job_id: str, *, lease_epoch: int, upload: Upload) -> None:
+        """Stores a file of a checkpoint; nothing is kept of what is there already."""
+        entry = upload.entry
+
+        async def parts() -> AsyncIterator[pb.UploadCheckpointFileRequest]:
+            yield pb.UploadCheckpointFileRequest(
+                file=pb.CheckpointFile(
+                    name=f"trainingJobs/{job_id}",
+                    lease_epoch=lease_epoch,
+                    sha256=entry.sha256,
+                    size_bytes=entry.size,
+                )
+            )
+            async for chunk in upload.chunks():
+                yield pb.UploadCheckpointFileRequest(chunk=chunk)
+
+        with self._peer.called():
+            await self._stub.UploadCheckpointFile(parts(), timeout=upload.seconds)

@@ -41,8 +41,13 @@ class Upload:
             blob=versions_pb2.Blob(sha256=self.entry.sha256, size_bytes=self.entry.size)
         )
         sent = 0
+        async for chunk in self.chunks():
+            yield registry_pb2.UploadBlobRequest(chunk=chunk)
+            sent += len(chunk)
+            on_bytes(sent)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The file's bytes in pieces."""
         with self.path.open("rb") as source:
             while chunk := await asyncio.to_thread(source.read, CHUNK_BYTES):
-                yield registry_pb2.UploadBlobRequest(chunk=chunk)
-                sent += len(chunk)
-                on_bytes(sent)
+                yield chunk

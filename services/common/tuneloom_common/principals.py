@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -69,10 +71,38 @@ class PrincipalEntry(BaseModel):
         return check_sha256(value, field="token_sha256")
 
 
+class IssuedTokens:
+    """Tokens that this process gives out and takes back, such as a worker's for as long as its lease."""
+
+    def __init__(self) -> None:
+        self._holders: dict[bytes, Principal] = {}
+
+    @contextmanager
+    def issued(self, principal: Principal) -> Iterator[str]:
+        """A fresh token that is good until the end of the block."""
+        token = secrets.token_urlsafe(32)
+        hashed = hashlib.sha256(token.encode()).digest()
+        self._holders[hashed] = principal
+        try:
+            yield token
+        finally:
+            del self._holders[hashed]
+
+    def find(self, hashed: bytes) -> Principal | None:
+        return self._holders.get(hashed)
+
+
 class Principals:
     """Principals by the hash of their token. Empty: nobody needs a token."""
 
-    def __init__(self, entries: Iterable[PrincipalEntry] = (), *, admin_token: SecretStr | None = None) -> None:
+    def __init__(
+        self,
+        entries: Iterable[PrincipalEntry] = (),
+        *,
+        admin_token: SecretStr | None = None,
+        issued: IssuedTokens | None = None,
+    ) -> None:
+        self._issued = issued or IssuedTokens()
         self._known = [
             (bytes.fromhex(entry.token_sha256), Principal(entry.id, frozenset(entry.scopes))) for entry in entries
         ]
@@ -87,4 +117,4 @@ class Principals:
         """All hashes are compared, so the time tells nothing about which is close."""
         presented = hashlib.sha256(token).digest()
         matches = [principal for known, principal in self._known if hmac.compare_digest(presented, known)]
-        return matches[0] if matches else None
+        return matches[0] if matches else self._issued.find(presented)

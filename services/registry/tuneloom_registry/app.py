@@ -18,6 +18,7 @@ from tuneloom_common.errors import TuneloomError
 from tuneloom_common.grpc import bind, build_server, run_until, stop_signals
 from tuneloom_common.objects import ObjectStore
 from tuneloom_common.principals import Principals
+from tuneloom_common.receiving import Receiving
 from tuneloom_common.settings import load
 from tuneloom_data.limits import Limits
 from tuneloom_registry.datasets import DatasetChecks
@@ -25,7 +26,6 @@ from tuneloom_registry.runner import Runner, Transforms
 from tuneloom_registry.service import SCOPES, RegistryService
 from tuneloom_registry.settings import RegistrySettings
 from tuneloom_registry.store import BuildStore, VersionStore
-from tuneloom_registry.uploads import Uploads
 
 SERVICE_NAME = "tuneloom.registry.v1.RegistryService"
 log = structlog.get_logger()
@@ -58,7 +58,13 @@ async def build(settings: RegistrySettings, stack: AsyncExitStack) -> RegistryAp
         versions=versions,
         builds=builds,
         objects=objects,
-        uploads=Uploads(objects, staging, settings.max_upload_bytes, settings.upload_idle_seconds),
+        receiving=Receiving(
+            objects,
+            staging,
+            settings.max_upload_bytes,
+            settings.upload_idle_seconds,
+            limit_setting="TUNELOOM_REGISTRY_MAX_UPLOAD_BYTES",
+        ),
         datasets=DatasetChecks(
             objects,
             staging,

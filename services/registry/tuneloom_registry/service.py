@@ -13,12 +13,12 @@ from tuneloom_common.manifests import Manifest
 from tuneloom_common.names import AliasName, Reference, VersionName, parse_name
 from tuneloom_common.objects import ObjectStore
 from tuneloom_common.paging import decode_number, decode_token, encode_token, page_limit
+from tuneloom_common.receiving import Announced, Receiving
 from tuneloom_registry import mapping
 from tuneloom_registry.admission import check_base, check_contents
 from tuneloom_registry.datasets import DatasetChecks
 from tuneloom_registry.store import BuildStore, VersionStore
 from tuneloom_registry.store.versions import MODELS
-from tuneloom_registry.uploads import Uploads
 from tuneloom_registry.versions import check_registrable
 
 WATCH_POLL_SECONDS = 1.0
@@ -54,13 +54,13 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         versions: VersionStore,
         builds: BuildStore,
         objects: ObjectStore,
-        uploads: Uploads,
+        receiving: Receiving,
         datasets: DatasetChecks,
     ) -> None:
         self._versions = versions
         self._builds = builds
         self._objects = objects
-        self._uploads = uploads
+        self._receiving = receiving
         self._datasets = datasets
 
     # Blobs
@@ -68,7 +68,11 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
     async def UploadBlob(  # noqa: N802
         self, request_iterator: AsyncIterator[registry_pb2.UploadBlobRequest], context: Any
     ) -> versions_pb2.Blob:
-        return await self._uploads.take(request_iterator)
+        first = await self._receiving.next(request_iterator)
+        blob = first.blob if first else versions_pb2.Blob()
+        chunks = (part.chunk async for part in request_iterator)
+        await self._receiving.take(Announced(blob.sha256, blob.size_bytes), chunks)
+        return blob
 
     async def DownloadBlob(  # noqa: N802
         self, request: registry_pb2.DownloadBlobRequest, context: Any

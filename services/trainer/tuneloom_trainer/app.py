@@ -20,7 +20,8 @@ from tuneloom_common.errors import TuneloomError
 from tuneloom_common.grpc import bind, build_server, run_until, stop_signals
 from tuneloom_common.notifier import Notifier
 from tuneloom_common.objects import ObjectStore
-from tuneloom_common.principals import Principals
+from tuneloom_common.principals import IssuedTokens, Principals
+from tuneloom_common.receiving import Receiving
 from tuneloom_common.settings import load
 from tuneloom_trainer.attempts import Parts
 from tuneloom_trainer.bases import Bases
@@ -55,7 +56,8 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
     """Opens the stores and binds the port; the stack closes what was opened."""
     database = await open_database(settings.database_url, migrations="tuneloom_trainer.migrations")
     stack.push_async_callback(database.dispose)
-    notifier, inboxes = Notifier(), Inboxes()
+    notifier, tokens = Notifier(), IssuedTokens()
+    inboxes = Inboxes(tokens)
     store = JobStore(database, notifier=notifier)
     objects = ObjectStore(settings.objects_url)
     registry = RegistryClient.at(
@@ -64,7 +66,8 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
         token_setting="TUNELOOM_TRAINER_REGISTRY_TOKEN",  # noqa: S106 - the name of a setting
     )
     stack.push_async_callback(registry.close)
-    runs_dir, recipes = settings.work_dir / "runs", load_recipes()
+    runs_dir, staging, recipes = settings.work_dir / "runs", settings.work_dir / "uploads", load_recipes()
+    staging.mkdir(parents=True, exist_ok=True, mode=0o700)
     service = TrainerService(
         store=store,
         submission=Submission(
@@ -72,11 +75,18 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
         ),
         recipes=recipes,
         inboxes=inboxes,
+        receiving=Receiving(
+            objects,
+            staging,
+            settings.max_upload_bytes,
+            settings.upload_idle_seconds,
+            limit_setting="TUNELOOM_TRAINER_MAX_UPLOAD_BYTES",
+        ),
         logs=JobLogs(runs_dir),
     )
     server = await build_server(
         domain="trainer.tuneloom",
-        principals=Principals(settings.principals, admin_token=settings.token),
+        principals=Principals(settings.principals, admin_token=settings.token, issued=tokens),
         scopes=SCOPES,
         services=[
             (

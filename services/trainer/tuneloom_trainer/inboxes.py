@@ -9,17 +9,21 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 
-from tuneloom_common.errors import FailedPrecondition
+from tuneloom_common.errors import FailedPrecondition, PermissionDenied
+from tuneloom_common.principals import IssuedTokens, Principal
 from tuneloom_common.queue import Lease
-from tuneloom_trainer.worker.protocol import LoggedEvent
+from tuneloom_trainer.worker.protocol import Exited, LoggedEvent
 
 
 class Inbox:
-    """One attempt's. `told` is the sequence of the last event that was taken in."""
+    """One attempt's. `told` is the sequence of the last event that was taken in, `token` what its worker shows where it
+    does not share a machine with us, `exited` what such a worker says last."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, token: str = "") -> None:
         self.lease = lease
+        self.token = token
         self.told = 0
+        self.exited: asyncio.Future[Exited] = asyncio.get_running_loop().create_future()
         self._shut = False
         self._turn = asyncio.Lock()
         self._waiting: asyncio.Queue[tuple[list[LoggedEvent], asyncio.Future[None]] | None] = asyncio.Queue()
@@ -56,6 +60,8 @@ class Inbox:
                     stored.exception()
                 raise
             self.told = news[-1].sequence
+            if isinstance(last := news[-1].event, Exited) and not self.exited.done():
+                self.exited.set_result(last)
             if not stored.done():
                 stored.set_result(None)
 
@@ -74,27 +80,35 @@ class Inbox:
 
 
 class Inboxes:
-    """Those of the attempts that this process runs."""
+    """Those of the attempts that this process runs. A worker's token is good for as long as its attempt's inbox."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: IssuedTokens | None = None) -> None:
+        self._tokens = tokens or IssuedTokens()
         self._open: dict[str, Inbox] = {}
 
     @contextmanager
     def open(self, lease: Lease) -> Iterator[Inbox]:
-        inbox = self._open[lease.id] = Inbox(lease)
-        try:
-            yield inbox
-        finally:
-            inbox.shut()
-            if self._open.get(lease.id) is inbox:
-                del self._open[lease.id]
+        with self._tokens.issued(_worker(lease)) as token:
+            inbox = self._open[lease.id] = Inbox(lease, token)
+            try:
+                yield inbox
+            finally:
+                inbox.shut()
+                if self._open.get(lease.id) is inbox:
+                    del self._open[lease.id]
 
-    async def report(self, lease: Lease, events: Sequence[LoggedEvent]) -> int:
-        """As Inbox.report; raises FailedPrecondition when no attempt runs here under this lease."""
+    def of(self, lease: Lease, caller: Principal) -> Inbox:
+        """The inbox of an attempt that runs here; raises when it does not, or when the caller is another's worker."""
+        if not caller.allows("admin") and caller != _worker(lease):
+            raise PermissionDenied(f"{caller.id} is not the worker of attempt {lease.epoch} of trainingJobs/{lease.id}")
         inbox = self._open.get(lease.id)
         if inbox is None or inbox.lease != lease:
             raise _lease_lost(lease)
-        return await inbox.report(events)
+        return inbox
+
+
+def _worker(lease: Lease) -> Principal:
+    return Principal(f"worker:{lease.id}:{lease.epoch}", frozenset({"trainer:report"}))
 
 
 def _lease_lost(lease: Lease) -> FailedPrecondition:

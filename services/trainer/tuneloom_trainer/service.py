@@ -7,9 +7,11 @@ from typing import Any
 
 from tuneloom.trainer.v1 import jobs_pb2, trainer_pb2, trainer_pb2_grpc
 from tuneloom_common.errors import InvalidArgument
+from tuneloom_common.grpc.edge import caller
 from tuneloom_common.names import parse_name
 from tuneloom_common.paging import decode_number, encode_token, page_limit
 from tuneloom_common.queue import Lease
+from tuneloom_common.receiving import Announced, Receiving
 from tuneloom_trainer import mapping
 from tuneloom_trainer.inboxes import Inboxes
 from tuneloom_trainer.job_logs import JobLogs
@@ -31,6 +33,7 @@ SCOPES = {
     "ListCheckpoints": "trainer:read",
     "ReadTrainingJobLog": "trainer:read",
     "ReportEvents": "trainer:report",
+    "UploadCheckpointFile": "trainer:report",
     "ListRecipes": "trainer:read",
 }
 
@@ -45,6 +48,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         submission: Submission,
         recipes: Mapping[str, Recipe],
         inboxes: Inboxes,
+        receiving: Receiving,
         logs: JobLogs,
     ) -> None:
         self._store = store
@@ -52,6 +56,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         self._submission = submission
         self._recipes = recipes
         self._inboxes = inboxes
+        self._receiving = receiving
 
     async def CreateTrainingJob(  # noqa: N802
         self, request: trainer_pb2.CreateTrainingJobRequest, context: Any
@@ -138,7 +143,18 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     ) -> trainer_pb2.ReportEventsResponse:
         lease = Lease(_job_id(request.name), request.lease_epoch)
         events = mapping.from_report(request)
-        return trainer_pb2.ReportEventsResponse(last_sequence=await self._inboxes.report(lease, events))
+        inbox = self._inboxes.of(lease, caller.get())
+        return trainer_pb2.ReportEventsResponse(last_sequence=await inbox.report(events))
+
+    async def UploadCheckpointFile(  # noqa: N802
+        self, request_iterator: AsyncIterator[trainer_pb2.UploadCheckpointFileRequest], context: Any
+    ) -> trainer_pb2.UploadCheckpointFileResponse:
+        first = await self._receiving.next(request_iterator)
+        file = first.file if first else trainer_pb2.CheckpointFile()
+        self._inboxes.of(Lease(_job_id(file.name, field="file.name"), file.lease_epoch), caller.get())
+        chunks = (part.chunk async for part in request_iterator)
+        await self._receiving.take(Announced(file.sha256, file.size_bytes, field="file"), chunks)
+        return trainer_pb2.UploadCheckpointFileResponse(sha256=file.sha256)
 
     async def ListRecipes(  # noqa: N802
         self, request: trainer_pb2.ListRecipesRequest, context: Any

@@ -32,6 +32,8 @@ class TrainerSettings(ServiceSettings):
     blob_cache_dir: Path = Path(".tuneloom/blobs")
     """Shared by the registry, the trainer and the engine host of one machine."""
     blob_cache_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=0)
+    max_upload_bytes: int = Field(default=200 << 30, ge=1)
+    upload_idle_seconds: float = Field(default=60.0, gt=0)
     worker_command: tuple[str, ...] = (sys.executable, "-m", "tuneloom_trainer.worker")
     worker_device: Literal["auto", "cpu", "cuda"] = "auto"
     worker_threads: int = Field(default=0, ge=0)

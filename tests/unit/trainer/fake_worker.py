@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,9 @@ def main(word: str) -> int:
         os.kill(os.getpid(), signal.SIGKILL)
     if word == "stall":
         signal.sigwait({signal.SIGUSR1})  # deaf to SIGTERM
+    while word == "chatter":
+        emit("note", text="still here")
+        time.sleep(0.05)
     if word == "wait":
         signal.sigwait({signal.SIGTERM})
         save(2)
@@ -70,6 +74,7 @@ def main(word: str) -> int:
     return 0
 
 
+(run_dir / "environment").write_text(repr(dict(os.environ)))
 (run_dir / "pid").write_text(str(os.getpid()))
 (run_dir / "found").write_text(" ".join(path.name for path in (run_dir / "checkpoints").iterdir()))
 records = [json.loads(path.read_bytes()) for path in (run_dir / "checkpoints").glob("step-????????/checkpoint.json")]

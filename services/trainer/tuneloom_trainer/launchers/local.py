@@ -86,24 +86,12 @@ class LocalLauncher:
         return self._runs_dir / job_id
 
     async def start(self, job: Job, inbox: Inbox, *, registered: tuple[int, Manifest] | None) -> LocalRun:
-        run_dir = await self._prepare(job, registered=registered)
+        run_dir = await self.prepare(job, registered=registered)
         child = await children.spawn([*self._command, str(run_dir)], log=run_dir / WORKER_LOG)
         tail = EventTail(run_dir / events_file(job.lease_epoch), after=inbox.told)
         return LocalRun(child, run_dir, tail, inbox, self._objects)
 
-    async def attach(self, job: Job, inbox: Inbox) -> None:
-        """None: a worker here dies with the trainer that started it."""
-
-    async def clean(self, job_id: str) -> None:
-        for name in FETCHED:
-            await asyncio.to_thread(shutil.rmtree, self.run_dir(job_id) / name, True)
-
-    async def kept(self) -> list[str]:
-        if not self._runs_dir.is_dir():
-            return []
-        return [path.name for path in self._runs_dir.iterdir() if any((path / name).exists() for name in FETCHED)]
-
-    async def _prepare(self, job: Job, *, registered: tuple[int, Manifest] | None) -> Path:
+    async def prepare(self, job: Job, *, registered: tuple[int, Manifest] | None) -> Path:
         """Fetches what the worker needs and writes its spec."""
         job.spec.require_readable()
         run_dir = self.run_dir(job.id)
@@ -126,6 +114,18 @@ class LocalLauncher:
             registered_step=registered[0] if registered else 0,
         ).write(run_dir)
         return run_dir
+
+    async def attach(self, job: Job, inbox: Inbox) -> None:
+        """None: a worker here dies with the trainer that started it."""
+
+    async def clean(self, job_id: str) -> None:
+        for name in FETCHED:
+            await asyncio.to_thread(shutil.rmtree, self.run_dir(job_id) / name, True)
+
+    async def kept(self) -> list[str]:
+        if not self._runs_dir.is_dir():
+            return []
+        return [path.name for path in self._runs_dir.iterdir() if any((path / name).exists() for name in FETCHED)]
 
     async def _restore(self, job: Job, checkpoints: Path, step: int, manifest: Manifest) -> None:
         """Fetches the registered checkpoint unless this host has it, or a newer one."""

@@ -7,13 +7,14 @@ greatest (lease epoch, step), not the greatest step.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tuneloom_common.errors import DataLoss
-from tuneloom_common.manifests import Manifest, Template
+from tuneloom_common.manifests import FileEntry, Manifest, Template
 from tuneloom_common.objects import ObjectStore, hash_file
 
 RECORD_FILE = "checkpoint.json"
@@ -73,9 +74,14 @@ def read_record(directory: Path) -> CheckpointRecord:
 
 async def read_registered(objects: ObjectStore, manifest: Manifest) -> CheckpointRecord:
     """The record of a registered checkpoint, without its weights."""
-    entry = next((file for file in manifest.files if file.path == RECORD_FILE), None)
+    return await read_stored(objects, manifest.files)
+
+
+async def read_stored(objects: ObjectStore, files: Sequence[FileEntry]) -> CheckpointRecord:
+    """The record of a checkpoint whose files are in the object store."""
+    entry = next((file for file in files if file.path == RECORD_FILE), None)
     if entry is None or entry.size > MAX_RECORD_BYTES:
-        raise DataLoss(f"checkpoint {manifest.digest} has no {RECORD_FILE} that could be read; delete that version")
+        raise DataLoss(f"a stored checkpoint has no {RECORD_FILE} that could be read; go on from an earlier one")
     data = b"".join([piece async for piece in objects.read_blob(entry.sha256)])
     return CheckpointRecord.model_validate_json(data)
 

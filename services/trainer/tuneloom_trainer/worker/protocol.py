@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from tuneloom_common.manifests import FileEntry
 from tuneloom_trainer.specs import TrainingSpec
 from tuneloom_trainer.training_events import DataReport, EventBody, Note, Progress, SampleChat
 
@@ -78,13 +79,23 @@ class Training(EventBody):
 
 
 class CheckpointSaved(EventBody):
-    """A checkpoint is whole on disk, at `path` in the run directory; `last` when no step follows."""
+    """A checkpoint is whole on disk, at `path` in the run directory; `last` when no step follows. `files` are stored
+    already where the run directory is out of the trainer's reach."""
 
     kind: ClassVar[str] = "checkpoint"
     step: int
     path: str
     loss: float = 0.0
     last: bool = False
+    files: tuple[FileEntry, ...] = ()
+
+
+class Exited(EventBody):
+    """The worker has ended; said for it by the process that ran it elsewhere."""
+
+    kind: ClassVar[str] = "exited"
+    status: int
+    last_words: str = ""
 
 
 class Failed(EventBody):
@@ -102,7 +113,7 @@ class Finished(EventBody):
     step: int = 0
 
 
-_KINDS = (DataReport, Progress, SampleChat, Note, Validated, Training, CheckpointSaved, Failed, Finished)
+_KINDS = (DataReport, Progress, SampleChat, Note, Validated, Training, CheckpointSaved, Exited, Failed, Finished)
 EVENTS: dict[str, type[EventBody]] = {event.kind: event for event in _KINDS}
 
 

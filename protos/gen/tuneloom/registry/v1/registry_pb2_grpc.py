@@ -30,6 +30,7 @@ if _version_not_supported:
 class RegistryServiceStub:
     """Keeps immutable, content-addressed versions of datasets and models.
     Errors are google.rpc.Status with one ErrorInfo (domain "registry.tuneloom") and, for bad arguments, BadRequest.
+    Callers send "authorization: Bearer TOKEN"; 'tuneloom key --grpc' prints the owner's on a machine that runs 'tuneloom up'.
     Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
@@ -134,6 +135,7 @@ class RegistryServiceStub:
 class RegistryServiceServicer:
     """Keeps immutable, content-addressed versions of datasets and models.
     Errors are google.rpc.Status with one ErrorInfo (domain "registry.tuneloom") and, for bad arguments, BadRequest.
+    Callers send "authorization: Bearer TOKEN"; 'tuneloom key --grpc' prints the owner's on a machine that runs 'tuneloom up'.
     Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
@@ -369,6 +371,7 @@ def add_RegistryServiceServicer_to_server(servicer, server):
 class RegistryService:
     """Keeps immutable, content-addressed versions of datasets and models.
     Errors are google.rpc.Status with one ErrorInfo (domain "registry.tuneloom") and, for bad arguments, BadRequest.
+    Callers send "authorization: Bearer TOKEN"; 'tuneloom key --grpc' prints the owner's on a machine that runs 'tuneloom up'.
     Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 

@@ -31,6 +31,7 @@ GRPC_VERSION: str
 class RegistryServiceStub:
     """Keeps immutable, content-addressed versions of datasets and models.
     Errors are google.rpc.Status with one ErrorInfo (domain "registry.tuneloom") and, for bad arguments, BadRequest.
+    Callers send "authorization: Bearer TOKEN"; 'tuneloom key --grpc' prints the owner's on a machine that runs 'tuneloom up'.
     Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
@@ -83,6 +84,7 @@ class RegistryServiceStub:
 class RegistryServiceAsyncStub(RegistryServiceStub):
     """Keeps immutable, content-addressed versions of datasets and models.
     Errors are google.rpc.Status with one ErrorInfo (domain "registry.tuneloom") and, for bad arguments, BadRequest.
+    Callers send "authorization: Bearer TOKEN"; 'tuneloom key --grpc' prints the owner's on a machine that runs 'tuneloom up'.
     Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
@@ -131,6 +133,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps immutable, content-addressed versions of datasets and models.
     Errors are google.rpc.Status with one ErrorInfo (domain "registry.tuneloom") and, for bad arguments, BadRequest.
+    Callers send "authorization: Bearer TOKEN"; 'tuneloom key --grpc' prints the owner's on a machine that runs 'tuneloom up'.
     Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 

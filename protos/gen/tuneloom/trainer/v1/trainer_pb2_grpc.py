@@ -29,6 +29,7 @@ if _version_not_supported:
 class TrainerServiceStub:
     """Runs fine-tuning jobs that survive the death of any process.
     Errors are google.rpc.Status with one ErrorInfo (domain "trainer.tuneloom") and, for bad arguments, BadRequest.
+    Callers send "authorization: Bearer TOKEN"; 'tuneloom key --grpc' prints the owner's on a machine that runs 'tuneloom up'.
     Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
@@ -88,6 +89,11 @@ class TrainerServiceStub:
                 request_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReportEventsRequest.SerializeToString,
                 response_deserializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReportEventsResponse.FromString,
                 _registered_method=True)
+        self.UploadCheckpointFile = channel.stream_unary(
+                '/tuneloom.trainer.v1.TrainerService/UploadCheckpointFile',
+                request_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.UploadCheckpointFileRequest.SerializeToString,
+                response_deserializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.UploadCheckpointFileResponse.FromString,
+                _registered_method=True)
         self.ListRecipes = channel.unary_unary(
                 '/tuneloom.trainer.v1.TrainerService/ListRecipes',
                 request_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ListRecipesRequest.SerializeToString,
@@ -98,6 +104,7 @@ class TrainerServiceStub:
 class TrainerServiceServicer:
     """Runs fine-tuning jobs that survive the death of any process.
     Errors are google.rpc.Status with one ErrorInfo (domain "trainer.tuneloom") and, for bad arguments, BadRequest.
+    Callers send "authorization: Bearer TOKEN"; 'tuneloom key --grpc' prints the owner's on a machine that runs 'tuneloom up'.
     Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
@@ -173,6 +180,14 @@ class TrainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UploadCheckpointFile(self, request_iterator, context):
+        """Stores one file of a checkpoint for a worker that does not reach the object store. The first message says what is
+        coming, the rest are its bytes. Only the worker of the job's newest claim may send.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRecipes(self, request, context):
         """Lists the recipes and their defaults.
         """
@@ -233,6 +248,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     request_deserializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReportEventsRequest.FromString,
                     response_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReportEventsResponse.SerializeToString,
             ),
+            'UploadCheckpointFile': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadCheckpointFile,
+                    request_deserializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.UploadCheckpointFileRequest.FromString,
+                    response_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.UploadCheckpointFileResponse.SerializeToString,
+            ),
             'ListRecipes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRecipes,
                     request_deserializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ListRecipesRequest.FromString,
@@ -249,6 +269,7 @@ def add_TrainerServiceServicer_to_server(servicer, server):
 class TrainerService:
     """Runs fine-tuning jobs that survive the death of any process.
     Errors are google.rpc.Status with one ErrorInfo (domain "trainer.tuneloom") and, for bad arguments, BadRequest.
+    Callers send "authorization: Bearer TOKEN"; 'tuneloom key --grpc' prints the owner's on a machine that runs 'tuneloom up'.
     Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
@@ -512,6 +533,33 @@ class TrainerService:
             '/tuneloom.trainer.v1.TrainerService/ReportEvents',
             tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReportEventsRequest.SerializeToString,
             tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ReportEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadCheckpointFile(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/tuneloom.trainer.v1.TrainerService/UploadCheckpointFile',
+            tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.UploadCheckpointFileRequest.SerializeToString,
+            tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.UploadCheckpointFileResponse.FromString,
             options,
             channel_credentials,
             insecure,

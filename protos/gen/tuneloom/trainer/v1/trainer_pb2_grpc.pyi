@@ -30,6 +30,7 @@ GRPC_VERSION: str
 class TrainerServiceStub:
     """Runs fine-tuning jobs that survive the death of any process.
     Errors are google.rpc.Status with one ErrorInfo (domain "trainer.tuneloom") and, for bad arguments, BadRequest.
+    Callers send "authorization: Bearer TOKEN"; 'tuneloom key --grpc' prints the owner's on a machine that runs 'tuneloom up'.
     Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
@@ -61,6 +62,10 @@ class TrainerServiceStub:
     """
     ReportEvents: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ReportEventsRequest, _trainer_pb2.ReportEventsResponse]
     """Takes in what a worker tells, in order and once. Only the worker of the job's newest claim is heard."""
+    UploadCheckpointFile: _grpc.StreamUnaryMultiCallable[_trainer_pb2.UploadCheckpointFileRequest, _trainer_pb2.UploadCheckpointFileResponse]
+    """Stores one file of a checkpoint for a worker that does not reach the object store. The first message says what is
+    coming, the rest are its bytes. Only the worker of the job's newest claim may send.
+    """
     ListRecipes: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListRecipesRequest, _trainer_pb2.ListRecipesResponse]
     """Lists the recipes and their defaults."""
 
@@ -68,6 +73,7 @@ class TrainerServiceStub:
 class TrainerServiceAsyncStub(TrainerServiceStub):
     """Runs fine-tuning jobs that survive the death of any process.
     Errors are google.rpc.Status with one ErrorInfo (domain "trainer.tuneloom") and, for bad arguments, BadRequest.
+    Callers send "authorization: Bearer TOKEN"; 'tuneloom key --grpc' prints the owner's on a machine that runs 'tuneloom up'.
     Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
@@ -96,12 +102,17 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """
     ReportEvents: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ReportEventsRequest, _trainer_pb2.ReportEventsResponse]  # type: ignore[assignment]
     """Takes in what a worker tells, in order and once. Only the worker of the job's newest claim is heard."""
+    UploadCheckpointFile: _aio.StreamUnaryMultiCallable[_trainer_pb2.UploadCheckpointFileRequest, _trainer_pb2.UploadCheckpointFileResponse]  # type: ignore[assignment]
+    """Stores one file of a checkpoint for a worker that does not reach the object store. The first message says what is
+    coming, the rest are its bytes. Only the worker of the job's newest claim may send.
+    """
     ListRecipes: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListRecipesRequest, _trainer_pb2.ListRecipesResponse]  # type: ignore[assignment]
     """Lists the recipes and their defaults."""
 
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs fine-tuning jobs that survive the death of any process.
     Errors are google.rpc.Status with one ErrorInfo (domain "trainer.tuneloom") and, for bad arguments, BadRequest.
+    Callers send "authorization: Bearer TOKEN"; 'tuneloom key --grpc' prints the owner's on a machine that runs 'tuneloom up'.
     Calls carry the metadata `authorization: Bearer TOKEN`; 'tuneloom key --grpc' prints a local installation's token.
     """
 
@@ -188,6 +199,16 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.ReportEventsResponse, _abc.Awaitable[_trainer_pb2.ReportEventsResponse]]:
         """Takes in what a worker tells, in order and once. Only the worker of the job's newest claim is heard."""
+
+    @_abc_1.abstractmethod
+    def UploadCheckpointFile(
+        self,
+        request_iterator: _MaybeAsyncIterator[_trainer_pb2.UploadCheckpointFileRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.UploadCheckpointFileResponse, _abc.Awaitable[_trainer_pb2.UploadCheckpointFileResponse]]:
+        """Stores one file of a checkpoint for a worker that does not reach the object store. The first message says what is
+        coming, the rest are its bytes. Only the worker of the job's newest claim may send.
+        """
 
     @_abc_1.abstractmethod
     def ListRecipes(

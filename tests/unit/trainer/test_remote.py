@@ -1,0 +1,180 @@
+"""Workers out of the trainer's reach: events and checkpoints arrive by calls, under the attempt's own token."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.trainer.conftest import FAKE_WORKER, BuildApp
+from tests.unit.trainer.fakes import FakeRegistry
+from tests.unit.trainer.test_runner import eventually, run_dir, running, submit, until_checkpoint, until_state
+from tuneloom_client.trainer import TrainerClient
+from tuneloom_client.uploads import Upload
+from tuneloom_common import children
+from tuneloom_common.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated
+from tuneloom_common.principals import PrincipalEntry
+from tuneloom_common.queue import Lease
+from tuneloom_trainer.app import TrainerApp
+from tuneloom_trainer.inboxes import Inbox
+from tuneloom_trainer.jobs import Job, JobState
+from tuneloom_trainer.launchers.local import LocalLauncher
+from tuneloom_trainer.launchers.remote import RemoteRun
+from tuneloom_trainer.worker.remote import ADDRESS_VARIABLE, TOKEN_VARIABLE
+
+NOTE = json.dumps({"type": "note", "text": "hello"})
+CALLER = PrincipalEntry(
+    id="other", token_sha256=hashlib.sha256(b"other").hexdigest(), scopes=frozenset({"trainer:report"})
+)
+
+
+class FarLauncher:
+    """Prepares as here and runs the worker as on another machine: it has the trainer's address and its own token."""
+
+    def __init__(self, local: LocalLauncher, app: TrainerApp) -> None:
+        self._local = local
+        self._app = app
+        self.children: list[children.Child] = []
+
+    async def start(self, job: Job, inbox: Inbox, *, registered: Any) -> RemoteRun:
+        directory = await self._local.prepare(job, registered=registered)
+        child = await children.spawn(
+            [sys.executable, "-m", "tuneloom_trainer.worker.remote", str(directory), sys.executable, str(FAKE_WORKER)],
+            log=directory / "remote.log",
+            env={ADDRESS_VARIABLE: f"127.0.0.1:{self._app.port}", TOKEN_VARIABLE: inbox.token},
+        )
+        self.children.append(child)
+
+        async def end(grace_seconds: float) -> None:
+            child.terminate()
+            if not grace_seconds:
+                await child.stop(grace_seconds=0)
+
+        return RemoteRun(inbox, self._local._objects, end=end)
+
+    async def attach(self, job: Job, inbox: Inbox) -> None:
+        pass
+
+    async def clean(self, job_id: str) -> None:
+        await self._local.clean(job_id)
+
+    async def kept(self) -> list[str]:
+        return []
+
+
+@pytest.fixture
+async def app(build_app: BuildApp) -> TrainerApp:
+    app = await build_app(principals=(CALLER,))
+    parts = app.runner._parts
+    assert isinstance(parts.launcher, LocalLauncher)
+    app.runner._parts = dataclasses.replace(parts, launcher=FarLauncher(parts.launcher, app))
+    return app
+
+
+@asynccontextmanager
+async def client(app: TrainerApp, token: str) -> AsyncIterator[TrainerClient]:
+    async with TrainerClient.at(f"127.0.0.1:{app.port}", token=token) as trainer:
+        yield trainer
+
+
+async def test_a_job_trains_far_away_and_succeeds(app: TrainerApp, registry: FakeRegistry, tmp_path: Path) -> None:
+    async with running(app):
+        job = await submit(app, registry, "succeed", merge=True)
+        done = await until_state(app, job, JobState.SUCCEEDED)
+
+    assert done.merged_version == "models/assistant/versions/2"
+    assert len(registry.versions_of(job.id)) == 2
+    assert done.progress is not None
+
+
+async def test_a_far_worker_pauses_and_goes_on(app: TrainerApp, registry: FakeRegistry) -> None:
+    async with running(app):
+        job = await submit(app, registry, "wait", "succeed")
+        await until_checkpoint(app, job)
+        await app.store.request_pause(job.id)
+        await until_state(app, job, JobState.PAUSED)
+        await app.store.resume(job.id)
+        await until_state(app, job, JobState.SUCCEEDED)
+
+
+async def test_a_far_worker_that_dies_is_started_again(app: TrainerApp, registry: FakeRegistry) -> None:
+    async with running(app):
+        job = await submit(app, registry, "crash", "succeed")
+        done = await until_state(app, job, JobState.SUCCEEDED)
+    assert done.lease_epoch == 2
+
+
+async def test_a_far_worker_whose_lease_is_lost_ends_itself(
+    app: TrainerApp, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    launcher = app.runner._parts.launcher
+    assert isinstance(launcher, FarLauncher)
+    async with running(app):
+        job = await submit(app, registry, "chatter")
+        await until_checkpoint(app, job)
+        app.inboxes._open[job.id].shut()
+        await eventually(lambda: launcher.children[0].returncode is not None)
+    assert launcher.children[0].returncode == 75
+    assert "no attempt 1 runs here" in (run_dir(tmp_path, job) / "remote.log").read_text()
+
+
+async def test_the_worker_itself_knows_no_token(app: TrainerApp, registry: FakeRegistry, tmp_path: Path) -> None:
+    async with running(app):
+        job = await submit(app, registry, "succeed")
+        await until_state(app, job, JobState.SUCCEEDED)
+    environment = (run_dir(tmp_path, job) / "environment").read_text()
+    assert "PATH" in environment
+    assert "TUNELOOM_WORKER" not in environment
+
+
+async def test_a_token_is_good_for_its_own_attempt_and_no_longer(app: TrainerApp, tmp_path: Path) -> None:
+    payload = tmp_path / "weights"
+    payload.write_bytes(b"weights")
+    upload = await Upload.of(payload)
+    with app.inboxes.open(Lease("job-a", 3)) as mine, app.inboxes.open(Lease("job-b", 1)):
+        async with client(app, mine.token) as trainer:
+            await trainer.upload_checkpoint_file("job-a", lease_epoch=3, upload=upload)
+            with pytest.raises(PermissionDenied, match="is not the worker of attempt 1 of trainingJobs/job-b"):
+                await trainer.upload_checkpoint_file("job-b", lease_epoch=1, upload=upload)
+            with pytest.raises(PermissionDenied):
+                await trainer.report_events("job-a", lease_epoch=4, first_sequence=1, events=[NOTE])
+            with pytest.raises(PermissionDenied):
+                await trainer.jobs()
+        async with client(app, "other") as stranger:
+            with pytest.raises(PermissionDenied):
+                await stranger.report_events("job-a", lease_epoch=3, first_sequence=1, events=[NOTE])
+        token = mine.token
+    async with client(app, token) as trainer:
+        with pytest.raises(Unauthenticated):
+            await trainer.report_events("job-a", lease_epoch=3, first_sequence=1, events=[NOTE])
+
+
+async def test_an_upload_that_is_not_what_was_announced_is_refused(app: TrainerApp, tmp_path: Path) -> None:
+    payload = tmp_path / "weights"
+    payload.write_bytes(b"weights")
+    upload = await Upload.of(payload)
+    payload.write_bytes(b"others!")
+    with app.inboxes.open(Lease("job-a", 3)) as mine:
+        async with client(app, mine.token) as trainer:
+            with pytest.raises(InvalidArgument, match="another hash than announced"):
+                await trainer.upload_checkpoint_file("job-a", lease_epoch=3, upload=upload)
+
+
+async def test_whoever_reports_when_the_inbox_is_shut_hears_that(app: TrainerApp) -> None:
+    with app.inboxes.open(Lease("job-a", 3)) as mine:
+        async with client(app, mine.token) as trainer:
+            reporting = asyncio.create_task(
+                trainer.report_events("job-a", lease_epoch=3, first_sequence=1, events=[NOTE])
+            )
+            await eventually(lambda: not mine._waiting.empty())
+            mine.shut()
+            with pytest.raises(FailedPrecondition, match="no attempt 3 runs here"):
+                await reporting
