@@ -2,7 +2,7 @@
 SHELL := bash
 BIN := .venv/bin
 
-.PHONY: help install install-engine demo up check format test test-unit protos base bench clean
+.PHONY: help install install-engine demo up check format test test-unit test-chaos protos base bench clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /|/' | column -t -s '|'
@@ -43,6 +43,9 @@ protos: install ## Generate protos/gen
 
 base: install ## Train the seed base model again
 	@$(BIN)/python -m models.seed.build models/seed/weights
+
+test-chaos: install-engine ## kill -9 at random while jobs train and merge: make test-chaos KILLS=100 SEED=1
+	@$(BIN)/python -m tests.chaos.kills --kills $(or $(KILLS),100) --seed $(or $(SEED),1)
 
 bench: install ## A benchmark against its peers: make bench NAME=gateway (without NAME: those there are)
 	@if [ -n "$(NAME)" ]; then $(BIN)/python tests/benchmarks/$(NAME).py; else \

@@ -135,6 +135,14 @@ def test_principals_of_the_user_are_kept(home: Home, monkeypatch: pytest.MonkeyP
         services_of(home)
 
 
+def test_services_of_one_home_share_their_blobs(home: Home) -> None:
+    kept = {
+        service.environment.get(f"TUNELOOM_{name.upper()}_BLOB_CACHE_DIR")
+        for name, service in services_of(home).items()
+    }
+    assert kept == {str(home.path / "blobs"), None}  # the gateway has none
+
+
 def test_the_environment_wins_over_the_defaults(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNELOOM_ENGINE_CACHE_DIR", "/elsewhere")
     assert services_of(home)["engine"].environment["TUNELOOM_ENGINE_CACHE_DIR"] == "/elsewhere"
@@ -191,6 +199,14 @@ async def test_a_service_that_dies_is_started_again_until_it_keeps_dying(tmp_pat
         await keep(service("import os; print(os.environ['MARK'], flush=True); os._exit(7)"), log, pause_seconds=0)
     assert log.read_text().split() == ["here"] * 6
     assert capsys.readouterr().out.count("starting it again") == 5
+
+
+async def test_tests_that_kill_may_allow_more_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNELOOM_UP_RESTARTS_PER_MINUTE", "7")
+    log = tmp_path / "registry.log"
+    with pytest.raises(FailedPrecondition, match="does not stay up"):
+        await keep(service("print('here', flush=True); raise SystemExit(7)"), log, pause_seconds=0)
+    assert log.read_text().split() == ["here"] * 8
 
 
 async def test_bad_settings_are_not_tried_again(tmp_path: Path) -> None:

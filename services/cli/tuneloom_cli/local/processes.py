@@ -49,7 +49,7 @@ class Service:
 def local_services(home: Home, connection: Connection) -> list[Service]:
     """Everything `up` starts, in start order. What the user set in the environment wins, but for `FIXED`."""
     keys = connection.keys or Keys.stored({})
-    registry, objects = connection.registry, home.objects_url
+    registry, objects, blobs = connection.registry, home.objects_url, str(home.path / "blobs")
 
     def known(service: str) -> str:
         configured = os.environ.get(f"TUNELOOM_{service.upper()}_PRINCIPALS", "")
@@ -62,6 +62,7 @@ def local_services(home: Home, connection: Connection) -> list[Service]:
             PRINCIPALS=known("registry"),
             OBJECTS_URL=objects,
             WORK_DIR=str(home.path / "registry"),
+            BLOB_CACHE_DIR=blobs,
             DATABASE_URL=_database(home, "registry"),
         ),
         _service(
@@ -72,6 +73,7 @@ def local_services(home: Home, connection: Connection) -> list[Service]:
             REGISTRY_TOKEN=keys.engine,
             PYTHON=str(engine_python()),
             CACHE_DIR=str(home.path / "engine"),
+            BLOB_CACHE_DIR=blobs,
             LOG_DIR=str(home.logs),
         ),
         _service(
@@ -82,6 +84,7 @@ def local_services(home: Home, connection: Connection) -> list[Service]:
             REGISTRY_ADDRESS=registry,
             REGISTRY_TOKEN=keys.trainer,
             WORK_DIR=str(home.path / "trainer"),
+            BLOB_CACHE_DIR=blobs,
             DATABASE_URL=_database(home, "trainer"),
         ),
         _service(
