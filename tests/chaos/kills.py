@@ -58,8 +58,11 @@ def plan(seed: int, kills: int) -> list[tuple[Kind, Phase]]:
     return aims[:kills]
 
 
+Aim = tuple[Kind, Phase]
+
+
 class Hunt:
-    """Waits for the phase that an aim names, then kills a process of its kind."""
+    """Waits for a phase that one of the aims names, then kills a process of its kind."""
 
     def __init__(self, ground: Ground, load: Load, chance: random.Random) -> None:
         self._ground = ground
@@ -67,42 +70,47 @@ class Hunt:
         self._chance = chance
         self.hits: list[Hit] = []
 
-    async def run(self, aims: list[tuple[Kind, Phase]]) -> None:
-        for number, (kind, phase) in enumerate(aims, start=1):
-            victim, actual = await self._find(kind, phase)
-            await asyncio.sleep(self._chance.random() * (0.2 if victim.kind is Kind.CHECK else 0.8))
-            while not victim.kill():
-                victim, actual = await self._find(kind, phase)
-            killed = time.monotonic()
-            if victim.kind is Kind.UP:
-                left = await self._ground.gone()
-                assert not left, f"these outlived 'up': {left}"
-                await self._ground.up()
-            await self._ground.answered()
-            seconds = time.monotonic() - killed
-            self.hits.append(Hit(victim.kind, actual, seconds))
-            done = len(self._load.acknowledged) - len(self._load.unfinished())
-            print(
-                f"{time.strftime('%H:%M:%S')} {number}/{len(aims)} killed {victim.kind} in {actual} "
-                f"(aimed at {kind} in {phase}); answered after {seconds:.1f} s; {done} jobs done",
-                flush=True,
-            )
-            await asyncio.sleep(self._chance.uniform(0.3, 2.5))
+    async def run(self, aims: list[Aim]) -> None:
+        total = len(aims)
+        while aims:
+            aim, victim, phase = await self._find(aims)
+            await asyncio.sleep(self._chance.random() * (0.1 if victim.kind is Kind.CHECK else 0.5))
+            if not victim.kill():  # it ended by itself
+                continue
+            aims.remove(aim)
+            await self._recovered(victim, phase)
+            left = f"{total - len(aims)}/{total}, {len(self._load.unfinished())} jobs unfinished"
+            print(f"{time.strftime('%H:%M:%S')} killed {victim.kind} in {phase}: {self.hits[-1].seconds:.1f} s; {left}")
+            await asyncio.sleep(self._chance.uniform(0.3, 4))
 
-    async def _find(self, kind: Kind, phase: Phase) -> tuple[Victim, Phase]:
-        """Somebody of that kind in that phase; after AIM_SECONDS anybody in any phase."""
+    async def _recovered(self, victim: Victim, phase: Phase) -> None:
+        """Returns when the services answer again."""
+        killed = time.monotonic()
+        if victim.kind is Kind.UP:
+            left = await self._ground.gone()
+            assert not left, f"these outlived 'up': {left}"
+            await self._ground.up()
+        await self._ground.answered()
+        self.hits.append(Hit(victim.kind, phase, time.monotonic() - killed))
+
+    async def _find(self, aims: list[Aim]) -> tuple[Aim, Victim, Phase]:
+        """A process that one of the aims is about, and that aim; after AIM_SECONDS anybody in any phase."""
         deadline = time.monotonic() + AIM_SECONDS
         while True:
             now = victims(self._ground.home)
-            if phase is Phase.CREATE and not self._load.creating and kind in {Kind.CHECK, *(each.kind for each in now)}:
-                self._load.more.set()
             phases = self._phases(now)
-            of_kind = [each for each in now if each.kind is kind and each.phase in (None, phase)]
-            if phase in phases and of_kind:
-                return self._chance.choice(of_kind), phase
+            possible = [
+                (aim, victim, aim[1])
+                for aim in aims
+                for victim in now
+                if aim[0] is victim.kind and aim[1] in phases and victim.phase in (None, aim[1])
+            ]
+            if possible:
+                return self._chance.choice(possible)
             if time.monotonic() > deadline and now and phases:
                 victim = self._chance.choice([each for each in now if each.kind is not Kind.UP] or now)
-                return victim, victim.phase or self._chance.choice(sorted(phases))
+                return self._chance.choice(aims), victim, victim.phase or self._chance.choice(sorted(phases))
+            self._load.more.set()
             await asyncio.sleep(LOOK_SECONDS)
 
     def _phases(self, now: list[Victim]) -> set[Phase]:

@@ -34,7 +34,7 @@ class Acknowledged:
 
 @dataclass
 class Load:
-    """`wanted` unfinished jobs at any time until `stop` is set; `more` asks for one beyond them."""
+    """`wanted` unfinished jobs at any time until `stop` is set; `more` asks for one more."""
 
     services: Services
     directory: Path
@@ -52,7 +52,7 @@ class Load:
         """Keeps the jobs coming; returns when the last creation after `stop` is acknowledged."""
         while not self.stop.is_set():
             await self.look()
-            if self.more.is_set() or len(self.unfinished()) < self.wanted:
+            if len(self.unfinished()) < self.wanted + self.more.is_set():
                 await self.create()
                 self.more.clear()
             else:
