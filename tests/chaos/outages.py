@@ -36,14 +36,16 @@ def registry_stopped(home: Path) -> Iterator[None]:
 
 @contextmanager
 def store_away(home: Path) -> Iterator[None]:
-    """The directory has another name, and a file stands in its place."""
+    """The disk is not mounted: its mount point is there, and empty. Nobody may have written to it."""
     objects, away = home / "objects", home / "objects.away"
     objects.rename(away)
-    objects.write_text("not mounted")
+    objects.mkdir()
     try:
         yield
     finally:
-        objects.unlink()
+        written = sorted(path.relative_to(objects) for path in objects.rglob("*"))
+        assert not written, f"written to the mount point: {written}"
+        objects.rmdir()
         away.rename(objects)
 
 

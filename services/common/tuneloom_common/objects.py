@@ -31,6 +31,9 @@ from tuneloom_common.errors import (
 from tuneloom_common.manifests import FileEntry, Manifest
 
 CHUNK_BYTES = 1 << 20
+MARKER = ".tuneloom-store"
+"""Lies in the directory of a local store. Where it is missing, the disk is not mounted: nothing there is known to be
+absent, and what was written there would be hidden once the disk is back."""
 
 
 class ObjectStore:
@@ -44,6 +47,7 @@ class ObjectStore:
         if parsed.scheme == "file" and not parsed.netloc and parsed.path.startswith("/"):
             self._root = Path(parsed.path)
             self._store = LocalStore(prefix=self._root, mkdir=True)
+            (self._root / MARKER).touch()
         elif parsed.scheme == "s3":
             self._store = S3Store.from_url(url)
         elif parsed.scheme == "memory":
@@ -62,6 +66,7 @@ class ObjectStore:
         blob is replaced."""
         if await self.holds(sha256, size=size):
             return
+        self._require_store()
         try:
             await obstore.put_async(self._store, _blob(sha256), path)
             await self._settle(_blob(sha256))
@@ -78,6 +83,7 @@ class ObjectStore:
         try:
             return (await obstore.head_async(self._store, _blob(sha256)))["size"] == size
         except FileNotFoundError:
+            self._require_store()
             return False
         except BaseError as error:
             raise self.translate(error) from error
@@ -98,7 +104,7 @@ class ObjectStore:
         try:
             return bytes(await obstore.get_range_async(self._store, _blob(sha256), start=start, end=end))
         except FileNotFoundError:
-            raise NotFound(f"blob {sha256} is not stored; upload it first") from None
+            raise self._absent(f"blob {sha256}") from None
         except (BaseError, OSError) as error:
             raise self.translate(error) from error
 
@@ -112,7 +118,7 @@ class ObjectStore:
                 hasher.update(data)
                 yield data
         except FileNotFoundError:
-            raise NotFound(f"blob {sha256} is not stored; upload it first") from None
+            raise self._absent(f"blob {sha256}") from None
         except (BaseError, OSError) as error:
             raise self.translate(error) from error
         if hasher.hexdigest() != sha256:
@@ -133,6 +139,7 @@ class ObjectStore:
 
     async def _write_manifest(self, manifest: Manifest, *, mode: Literal["create", "overwrite"]) -> None:
         name = _manifest(manifest.digest)
+        self._require_store()
         try:
             await obstore.put_async(self._store, name, manifest.canonical(), mode=mode, use_multipart=False)
             await self._settle(name)
@@ -154,7 +161,7 @@ class ObjectStore:
             answer = await obstore.get_async(self._store, _manifest(digest))
             data = bytes(await answer.bytes_async())
         except FileNotFoundError:
-            raise NotFound(f"manifest {digest} is not stored") from None
+            raise self._absent(f"manifest {digest}") from None
         except (BaseError, OSError) as error:
             raise self.translate(error) from error
         if hashlib.sha256(data).hexdigest() != digest:
@@ -181,7 +188,7 @@ class ObjectStore:
 
     async def fetch(self, file: FileEntry, target: Path) -> None:
         """Makes one blob available as a file that must not exist yet, verified."""
-        if self._root is not None and await asyncio.to_thread(_link, self._root / _blob(file.sha256), target):
+        if self._root is not None and await asyncio.to_thread(self._link, self._root / _blob(file.sha256), target):
             sha256, _ = await asyncio.to_thread(hash_file, target)
             if sha256 != file.sha256:
                 target.unlink()
@@ -190,6 +197,24 @@ class ObjectStore:
         with target.open("xb") as output:
             async for chunk in self.read_blob(file.sha256):
                 await asyncio.to_thread(output.write, chunk)
+
+    def _link(self, source: Path, target: Path) -> bool:
+        try:
+            os.link(source, target)
+        except FileNotFoundError:
+            raise self._absent(f"blob {source.name}") from None
+        except OSError:  # another file system
+            return False
+        return True
+
+    def _absent(self, what: str) -> TuneloomError:
+        """Raises Unavailable when nothing can be said about what is stored."""
+        self._require_store()
+        return NotFound(f"{what} is not stored; upload it first")
+
+    def _require_store(self) -> None:
+        if self._root is not None and not (self._root / MARKER).exists():
+            raise Unavailable(f"object store {self.url} is away: it has no {MARKER}; mount its disk again")
 
     async def _damaged(self, sha256: str) -> DataLoss:
         """Puts a blob aside whose bytes are not what its name says, so that uploading it again mends it."""
@@ -234,16 +259,6 @@ def hash_file(path: Path) -> tuple[str, int]:
     with path.open("rb") as source:
         digest = hashlib.file_digest(source, "sha256").hexdigest()
         return digest, source.tell()
-
-
-def _link(source: Path, target: Path) -> bool:
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise NotFound(f"blob {source.name} is not stored; upload it first") from None
-    except OSError:  # another file system
-        return False
-    return True
 
 
 def _blob(sha256: str) -> str:

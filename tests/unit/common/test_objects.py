@@ -12,7 +12,7 @@ import pytest
 
 from tuneloom_common.errors import DataLoss, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from tuneloom_common.manifests import FileEntry, Manifest
-from tuneloom_common.objects import CHUNK_BYTES, ObjectStore, hash_file
+from tuneloom_common.objects import CHUNK_BYTES, MARKER, ObjectStore, hash_file
 
 SMALL = b"hello"
 
@@ -43,9 +43,10 @@ async def read(store: ObjectStore, sha256: str) -> bytes:
 
 
 def visible(tmp_path: Path) -> list[str]:
-    """Everything in the object store's directory."""
+    """Everything in the object store's directory but its marker."""
     root = tmp_path / "objects"
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != MARKER)
+    return sorted(path.relative_to(root).as_posix() for path in files)
 
 
 @pytest.mark.parametrize("content", [b"", SMALL, os.urandom(5 * CHUNK_BYTES + 3)], ids=["empty", "small", "large"])
@@ -222,6 +223,33 @@ async def test_rivals_for_a_directory_do_not_disturb_each_other(store: ObjectSto
     for file in files:
         assert hash_file(tmp_path / "out" / file.path) == (file.sha256, file.size)
     assert not list(tmp_path.glob("out.part-*"))
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty mount point"])
+async def test_a_store_whose_disk_is_away_knows_nothing_and_takes_nothing(
+    local: ObjectStore, tmp_path: Path, left: str
+) -> None:
+    """Otherwise jobs fail for good over versions that are there, and what is stored meanwhile is lost later."""
+    entry = await put(local, tmp_path)
+    digest = await local.put_manifest(Manifest(kind="dataset", files=(entry,)))
+    root, away = tmp_path / "objects", tmp_path / "away"
+    root.rename(away)
+    if left != "nothing":
+        root.mkdir()
+    for call in (
+        lambda: local.has_blob(entry.sha256, size=entry.size),
+        lambda: local.read_range(entry.sha256, 0, 2),
+        lambda: read(local, entry.sha256),
+        lambda: local.read_manifest(digest),
+        lambda: local.materialize([entry], tmp_path / "out"),
+        lambda: put(local, tmp_path, b"other"),
+    ):
+        with pytest.raises(Unavailable):
+            await call()
+    if left != "nothing":
+        root.rmdir()
+    away.rename(root)
+    assert await read(local, entry.sha256) == SMALL
 
 
 async def test_two_files_in_one_place_never_write_through_to_a_blob(local: ObjectStore, tmp_path: Path) -> None:
