@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 
-import aiohttp
 from aiohttp import web
 
 from tuneloom_engine.adapters import Adapters
@@ -41,8 +40,8 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
         artifacts = Artifacts(registry, cache)
         adapters = Adapters(artifacts, max_lora_rank=settings.max_lora_rank)
         with SocketDirectory.create(settings.socket_dir) as sockets:
-            async with registry, aiohttp.ClientSession() as session, serving_adapters(adapters, sockets.adapters):
-                host = app[HOST] = Host(settings, artifacts, cache, session, sockets, clock=clock)
+            async with registry, serving_adapters(adapters, sockets.adapters):
+                host = app[HOST] = Host(settings, artifacts, cache, sockets, clock=clock)
                 running = asyncio.create_task(host.run())
                 yield
                 running.cancel()

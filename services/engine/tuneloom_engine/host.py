@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-import aiohttp
 import structlog
 
 from tuneloom_common.errors import NotFound, TuneloomError, Unavailable
@@ -36,14 +35,12 @@ class Host:
         settings: HostSettings,
         artifacts: Artifacts,
         cache: VersionCache,
-        session: aiohttp.ClientSession,
         sockets: SocketDirectory,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._cache = cache
-        self._session = session
         self._clock = clock
         self._replicas: dict[str, Replica] = {}
         self._starts: dict[str, asyncio.Task[Replica]] = {}
@@ -51,7 +48,7 @@ class Host:
         self._setbacks = Setbacks(clock)
         self._times = StartTimes(settings.cache_dir / START_TIMES_FILE)
         self._places = Places(self._replicas, limit=settings.max_replicas, leave=self._stop)
-        self._starting = Starting(settings, artifacts, session, sockets, self._places, self._setbacks, clock)
+        self._starting = Starting(settings, artifacts, sockets, self._places, self._setbacks, clock)
         self._closing = False
 
     async def ready(self, name: str) -> Replica:
@@ -101,7 +98,7 @@ class Host:
         for replica in self.replicas():
             if not replica.ready or replica.process is None:
                 continue
-            activity = await replica.process.activity(self._session)
+            activity = await replica.process.activity()
             if activity is not None and (activity.unfinished or activity != replica.activity):
                 replica.last_used = self._clock()
             replica.activity = activity

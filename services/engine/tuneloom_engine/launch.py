@@ -22,14 +22,14 @@ class Launch:
     environment: dict[str, str]
 
 
-def plan(settings: HostSettings, *, name: str, kind: Kind, directory: Path, port: int, adapters: Path) -> Launch:
-    """A server for the full-weight version in `directory`, which answers to `name`; it asks for adapters on the
-    socket `adapters`.
+def plan(settings: HostSettings, *, name: str, kind: Kind, directory: Path, socket: Path, adapters: Path) -> Launch:
+    """A server for the full-weight version in `directory`, which answers to `name` on `socket`, and asks for adapters
+    on `adapters`.
 
     Adapters are served on base models only: an adapter of a merged model would be one of another base.
     """
-    arguments = _common(settings, name=name, directory=directory, port=port)
-    environment = _quiet()
+    arguments = _common(settings, name=name, directory=directory, socket=socket)
+    environment = _quiet() | {"VLLM_RPC_BASE_PATH": str(socket.parent)}  # the processes of vLLM talk there
     if kind is Kind.BASE:
         arguments += _lora(settings)
         environment |= _resolver(name, adapters)
@@ -65,16 +65,14 @@ def _command(settings: HostSettings) -> tuple[str, ...]:
     return settings.command or (str(settings.python.absolute()), "-m", "tuneloom_engine.inside.serve")
 
 
-def _common(settings: HostSettings, *, name: str, directory: Path, port: int) -> tuple[str, ...]:
+def _common(settings: HostSettings, *, name: str, directory: Path, socket: Path) -> tuple[str, ...]:
     return (
         "--model",
         str(directory),
         "--served-model-name",
         name,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
+        "--uds",
+        str(socket),
         "--dtype",
         settings.dtype or ("float32" if settings.device == "cpu" else "auto"),
         "--max-model-len",

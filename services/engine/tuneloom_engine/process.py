@@ -1,10 +1,12 @@
-"""One engine process: started, asked how it is, drained. Knows an engine by its HTTP API only."""
+"""One engine process: started, asked how it is, drained. Knows an engine by its HTTP API only.
+
+It listens on a private Unix socket. A port would be open to every user of the machine, and once given back it would be
+anybody's: who takes it would be sent prompts by a gateway that still remembers it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,25 +31,22 @@ class Activity:
 class EngineProcess:
     """A spawned engine. `log` holds its output."""
 
-    def __init__(self, process: children.Child, port: int, log: Path) -> None:
+    def __init__(self, process: children.Child, socket: Path, log: Path) -> None:
         self._process = process
-        self.port = port
+        self._socket = socket
         self.log = log
 
     @classmethod
-    async def spawn(cls, plan: Callable[[int], Launch], log: Path) -> EngineProcess:
-        """Runs the plan for a free port. The log of the run before is kept as `<log>.previous`."""
-        port = _free_port()
-        launch = plan(port)
+    async def spawn(cls, launch: Launch, *, socket: Path, log: Path) -> EngineProcess:
+        """Runs what will listen on the socket. The log of the run before is kept as `<log>.previous`."""
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if log.exists():
             log.replace(log.with_name(f"{log.name}.previous"))
-        process = await children.spawn(launch.command, log=log, env=launch.environment)
-        return cls(process, port, log)
+        return cls(await children.spawn(launch.command, log=log, env=launch.environment), socket, log)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"unix:{self._socket}"
 
     @property
     def pid(self) -> int:
@@ -57,22 +56,17 @@ class EngineProcess:
     def running(self) -> bool:
         return self._process.returncode is None
 
-    async def healthy(self, session: aiohttp.ClientSession) -> bool:
+    async def healthy(self) -> bool:
         """Whether it answers /health."""
-        try:
-            async with session.get(f"{self.url}/health", timeout=PROBE_TIMEOUT) as response:
-                return response.status == 200 and self.running
-        except (aiohttp.ClientError, TimeoutError):
-            return False
+        return await self._get("/health") is not None and self.running
 
-    async def activity(self, session: aiohttp.ClientSession) -> Activity | None:
+    async def activity(self) -> Activity | None:
         """From vLLM's metrics; None for an engine that does not answer or has no such metrics."""
         try:
-            async with session.get(f"{self.url}/metrics", timeout=PROBE_TIMEOUT) as response:
-                lines = (await response.text()).splitlines()
+            lines = (await self._get("/metrics") or "").splitlines()
             unfinished = _values(lines, _UNFINISHED)
             return Activity(sum(unfinished), sum(_values(lines, _TOKENS))) if unfinished else None
-        except (aiohttp.ClientError, TimeoutError, ValueError):
+        except ValueError:
             return None
 
     async def wait(self) -> int:
@@ -89,13 +83,18 @@ class EngineProcess:
                 pass
         await self._process.stop(grace_seconds=0)
 
+    async def _get(self, path: str) -> str | None:
+        """The body of a good answer."""
+        connector = aiohttp.UnixConnector(str(self._socket))
+        try:
+            async with (
+                aiohttp.ClientSession(connector=connector, timeout=PROBE_TIMEOUT) as session,
+                session.get(f"http://engine{path}") as response,
+            ):
+                return await response.text() if response.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError):
+            return None
+
 
 def _values(lines: list[str], metrics: tuple[str, ...]) -> list[float]:
     return [float(line.rpartition(" ")[2]) for line in lines if line.startswith(metrics)]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -19,6 +19,8 @@ PREFIX = "tuneloom-"
 # The kernel keeps 108 bytes for a path, with a zero at its end.
 MAX_PATH_BYTES = 107
 ADAPTERS = "adapters.sock"
+# vLLM's own sockets in here are called by a UUID.
+LONGEST_NAME = "0" * 36
 
 
 class SocketDirectory:
@@ -37,7 +39,7 @@ class SocketDirectory:
         _remove_leftovers(parent)
         directory = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
         try:
-            if len(os.fsencode(directory / ADAPTERS)) > MAX_PATH_BYTES:
+            if len(os.fsencode(directory / LONGEST_NAME)) > MAX_PATH_BYTES:
                 raise FailedPrecondition(
                     f"{directory} is too long for Unix sockets (107 bytes); set TUNELOOM_ENGINE_SOCKET_DIR to a "
                     "shorter path",

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-import aiohttp
 import structlog
 
 from tuneloom_common.errors import FailedPrecondition, Unavailable
@@ -32,7 +31,6 @@ class Starting:
         self,
         settings: HostSettings,
         artifacts: Artifacts,
-        session: aiohttp.ClientSession,
         sockets: SocketDirectory,
         places: Places,
         setbacks: Setbacks,
@@ -40,7 +38,6 @@ class Starting:
     ) -> None:
         self._settings = settings
         self._artifacts = artifacts
-        self._session = session
         self._sockets = sockets
         self._places = places
         self._setbacks = setbacks
@@ -66,12 +63,10 @@ class Starting:
         await asyncio.to_thread(check_model, directory, name)
         may_displace = partial(self._setbacks.check_may_displace, name)
         displaced += await self._places.take(replica, check_may_displace=may_displace)
-        replica.process = await EngineProcess.spawn(
-            lambda port: plan(
-                self._settings, name=name, kind=kind, directory=directory, port=port, adapters=self._sockets.adapters
-            ),
-            self._settings.log_dir.absolute() / f"{name}.log",
-        )
+        socket, adapters = self._sockets.next(), self._sockets.adapters
+        command = plan(self._settings, name=name, kind=kind, directory=directory, socket=socket, adapters=adapters)
+        log_file = self._settings.log_dir.absolute() / f"{name}.log"
+        replica.process = await EngineProcess.spawn(command, socket=socket, log=log_file)
         return replica.process
 
     async def until_ready(self, replica: Replica, process: EngineProcess) -> None:
@@ -79,7 +74,7 @@ class Starting:
         limit = self._settings.start_timeout_seconds
         try:
             async with asyncio.timeout(limit):
-                while replica.state is State.STARTING and not await process.healthy(self._session):  # noqa: ASYNC110
+                while replica.state is State.STARTING and not await process.healthy():  # noqa: ASYNC110
                     await asyncio.sleep(READY_POLL_SECONDS)
         except TimeoutError:
             last = cause_of(process.log, None)

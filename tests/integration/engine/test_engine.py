@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
+import stat
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -22,6 +24,9 @@ from tuneloom_common.errors import Unavailable
 ROOT = Path(__file__).parents[3]
 PYTHON = Path(os.environ.get("TUNELOOM_ENGINE_PYTHON", ROOT / ".venv-engine/bin/python"))
 START_SECONDS = 180
+ENGINE = "http://engine"
+HOST_TOKEN = "host-token"
+HEADERS = {"Authorization": f"Bearer {HOST_TOKEN}"}
 PROMPT = [{"role": "user", "content": "hello"}]
 
 pytestmark = [
@@ -51,7 +56,7 @@ class World:
     async def chat(self, model: str, *, replica: str = "", **more: Any) -> tuple[int, Any]:
         engine = await self.engine(replica)
         body = {"model": model, "messages": PROMPT, "temperature": 0, "max_tokens": 12, **more}
-        async with self.session.post(f"{engine['url']}/v1/chat/completions", json=body) as response:
+        async with reaching(engine) as session, session.post(f"{ENGINE}/v1/chat/completions", json=body) as response:
             return response.status, await response.json()
 
     async def says(self, model: str, *, replica: str = "") -> str:
@@ -61,6 +66,10 @@ class World:
         return content
 
 
+def reaching(engine: dict[str, Any]) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=aiohttp.UnixConnector(engine["url"].removeprefix("unix:")))
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     root = tmp_path_factory.mktemp("engine")
@@ -68,7 +77,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         sys.executable, str(Path(__file__).with_name("tiny.py")), str(root / "tiny")
     )
     assert await writer.wait() == 0
-    async with running_registry(root) as registry, aiohttp.ClientSession() as session:
+    async with running_registry(root) as registry, aiohttp.ClientSession(headers=HEADERS) as session:
         base = await registry.publish("tiny", "base", root / "tiny/base")
         adapters = [
             await registry.publish(f"tuned-{seed}", "adapter", root / f"tiny/adapter-{seed}", base=base)
@@ -93,6 +102,7 @@ def environment(registry: FakeRegistry, port: int) -> dict[str, str]:
         "TUNELOOM_ENGINE_PYTHON": str(PYTHON),
         "TUNELOOM_ENGINE_REGISTRY_ADDRESS": registry.address,
         "TUNELOOM_ENGINE_REGISTRY_TOKEN": TOKEN,
+        "TUNELOOM_ENGINE_TOKEN": HOST_TOKEN,
         "TUNELOOM_ENGINE_OBJECTS_URL": registry.objects.url,
         "TUNELOOM_ENGINE_KV_CACHE_GIB": "0.1",
         "TUNELOOM_ENGINE_START_TIMEOUT_SECONDS": str(START_SECONDS),
@@ -137,11 +147,11 @@ async def until_gone(session_id: int) -> None:
     raise AssertionError(f"still there: {members(session_id)}")
 
 
-async def until_refused(world: World, url: str) -> None:
+async def until_refused(engine: dict[str, Any]) -> None:
     """Waits until the engine takes no new connection."""
     for _ in range(200):
         try:
-            async with world.session.get(f"{url}/health", headers={"Connection": "close"}):
+            async with reaching(engine) as session, session.get(f"{ENGINE}/health"):
                 await asyncio.sleep(0.05)
         except aiohttp.ClientError:
             return
@@ -197,24 +207,95 @@ async def test_a_merged_model_answers_as_its_adapter_does(world: World) -> None:
 
 
 async def test_what_could_harm_an_engine_is_closed(world: World) -> None:
+    async with reaching(await world.engine()) as session:
+        for path in ("/v1/load_lora_adapter", "/pause", "/invocations", "/v1/unload_lora_adapter"):
+            async with session.post(f"{ENGINE}{path}", json={}) as response:
+                assert response.status == 404, path
+
+
+async def test_nobody_else_reaches_an_engine_and_it_knows_no_secret(world: World) -> None:
     engine = await world.engine()
-    for path in ("/v1/load_lora_adapter", "/pause", "/invocations", "/v1/unload_lora_adapter"):
-        async with world.session.post(f"{engine['url']}{path}", json={}) as response:
-            assert response.status == 404, path
+    pids = members(engine["pid"])
+    for pid in pids:
+        variables = [line for line in Path(f"/proc/{pid}/environ").read_text().split("\0") if "TUNELOOM" in line]
+        assert not any(secret in line for line in variables for secret in (TOKEN, HOST_TOKEN)), variables
+    socket = Path(engine["url"].removeprefix("unix:"))
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (socket, socket.parent)}
+    assert modes == {socket.name: 0o700, socket.parent.name: 0o700}
+
+
+async def test_no_prompt_is_in_any_log(world: World) -> None:
+    marker = "xyzzy-plugh"
+    for body in (
+        {"messages": [{"role": "user", "content": marker}], "max_tokens": 4},
+        {"messages": [{"role": "user", "content": marker * 4000}], "max_tokens": 4},
+        {"messages": [{"role": marker, "content": [marker]}]},
+        {"messages": marker},
+        {"messages": [{"role": "user", "content": marker}], "temperature": marker},
+        {"messages": [{"role": "user", "content": marker}], "structured_outputs": {"json": marker}},
+        {"messages": [{"role": "user", "content": marker}], "chat_template": "{{ messages[0]['content'] / 0 }}"},
+    ):
+        await world.chat(world.base, **body)
+    logs = [path for path in (world.registry.staging.parent).rglob("*.log*")]
+    assert len(logs) >= 2
+    for path in logs:
+        assert marker not in path.read_text(errors="replace"), path
+
+
+async def test_a_version_that_cannot_start_tells_why_and_disturbs_nobody(world: World) -> None:
+    good = await world.engine()
+    config = json.loads((world.registry.staging.parent / "tiny/base/config.json").read_text())
+    files = {path.name: path.read_bytes() for path in (world.registry.staging.parent / "tiny/base").iterdir()}
+    config |= {"model_type": "nonsense", "architectures": ["NonsenseForCausalLM"]}
+    files["config.json"] = json.dumps(config).encode()
+    name = await world.registry.publish("nonsense", "base", files)
+    async with world.session.post(f"{world.url}/replicas/{name}") as response:
+        answer = await response.json()
+    assert (response.status, answer["reason"]) == (503, "ENGINE_FAILED")
+    assert "model type `nonsense`" in answer["error"]
+    assert "NonsenseForCausalLM" in answer["log"] or "nonsense" in answer["log"]
+    assert (await world.engine())["pid"] == good["pid"]
+    async with world.session.get(f"{world.url}/replicas/{world.base}") as response:
+        seen = await response.json()
+    assert (seen["state"], seen["expected_seconds"]) == ("ready", pytest.approx(seen["seconds"], abs=0.2))
 
 
 async def test_a_stop_lets_running_requests_finish(world: World) -> None:
     engine = await world.engine()
     body = {"model": world.base, "messages": PROMPT, "max_tokens": 300, "ignore_eos": True, "stream": True}
-    async with world.session.post(f"{engine['url']}/v1/chat/completions", json=body) as response:
+    async with reaching(engine) as session, session.post(f"{ENGINE}/v1/chat/completions", json=body) as response:
         await response.content.readline()
         stop = asyncio.create_task(world.session.delete(f"{world.url}/replicas/{world.base}"))
-        await until_refused(world, engine["url"])
+        await until_refused(engine)
         lines = [line async for line in response.content]
         assert lines[-2] == b"data: [DONE]\n"
         assert b'"finish_reason":"length"' in b"".join(lines)
     assert (await stop).status == 204
     await until_gone(engine["pid"])
+
+
+async def test_what_is_asked_while_an_engine_drains_is_answered_whole_or_not_at_all(world: World) -> None:
+    """An answer without content would be worse than none: a gateway repeats what got no answer."""
+    engine = await world.engine()
+    body = {"model": world.base, "messages": PROMPT, "max_tokens": 12, "ignore_eos": True}
+    answered: list[tuple[int, Any]] = []
+
+    async def keep_asking() -> None:
+        async with reaching(engine) as session:  # one connection, kept alive
+            while True:
+                try:
+                    async with session.post(f"{ENGINE}/v1/chat/completions", json=body) as response:
+                        answered.append((response.status, await response.json()))
+                except (aiohttp.ClientError, ConnectionError):
+                    return
+
+    asking = [asyncio.create_task(keep_asking()) for _ in range(4)]
+    await asyncio.sleep(1)
+    assert (await world.session.delete(f"{world.url}/replicas/{world.base}")).status == 204
+    await asyncio.gather(*asking)
+    assert {status for status, _ in answered} == {200}
+    assert {answer["usage"]["completion_tokens"] for _, answer in answered} == {12}
+    assert {bool(answer["choices"][0]["message"]["content"]) for _, answer in answered} == {True}
 
 
 async def test_a_killed_host_leaves_no_engine(world: World) -> None:

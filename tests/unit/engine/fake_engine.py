@@ -10,6 +10,7 @@ import argparse
 import http.server
 import os
 import signal
+import socketserver
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tuneloom_common.children import die_with_parent
 die_with_parent()
 parser = argparse.ArgumentParser()
 parser.add_argument("--served-model-name")
-parser.add_argument("--port", type=int)
+parser.add_argument("--uds")
 options, _ = parser.parse_known_args()
 directory = Path(os.environ["FAKE_ENGINE_DIR"])
 
@@ -54,4 +55,4 @@ if told("deaf").exists():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 while told("slow").exists():
     time.sleep(0.02)
-http.server.ThreadingHTTPServer(("127.0.0.1", options.port), Answers).serve_forever()
+socketserver.ThreadingUnixStreamServer(options.uds, Answers).serve_forever()

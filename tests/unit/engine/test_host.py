@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,12 @@ async def ready(client: Any, name: str, *, status: int = 200) -> dict[str, Any]:
         answer: dict[str, Any] = await response.json()
         assert response.status == status, answer
         return answer
+
+
+def reaching(url: str) -> aiohttp.ClientSession:
+    scheme, _, path = url.partition(":")
+    assert scheme == "unix"
+    return aiohttp.ClientSession(connector=aiohttp.UnixConnector(path))
 
 
 async def shown(client: Any, name: str) -> dict[str, Any]:
@@ -52,7 +59,7 @@ async def test_a_replica_is_started_once_and_listed(registry: FakeRegistry, open
     client = await open_host()
     first = await ready(client, name)
     assert await ready(client, name) | {"last_used": ""} == first | {"last_used": ""}
-    async with aiohttp.ClientSession() as session, session.get(f"{first['url']}/health") as health:
+    async with reaching(first["url"]) as engine, engine.get("http://engine/health") as health:
         assert health.status == 200
     replica = (await listed(client))[name]
     assert (replica["state"], replica["kind"], replica["pid"]) == ("ready", "base", first["pid"])
@@ -253,6 +260,22 @@ async def test_who_waits_while_the_host_ends_is_told_so(
         assert (await start)["reason"] == "ENGINE_HOST_STOPPING"
         assert (await ready(client, other, status=503))["reason"] == "ENGINE_HOST_STOPPING"
     assert fleet.starts == [name]
+
+
+async def test_an_engine_is_reached_by_its_user_only(registry: FakeRegistry, open_host: OpenHost) -> None:
+    name = await registry.publish_model("chat")
+    client = await open_host()
+    first = await ready(client, name)
+    socket = Path(first["url"].removeprefix("unix:"))
+    assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
+    assert socket.parent.stat().st_uid == os.getuid()
+    tables = [Path(f"/proc/{first['pid']}/net/{table}").read_text() for table in ("tcp", "tcp6")]
+    inodes = {f"socket:[{line.split()[9]}]" for table in tables for line in table.splitlines()[1:]}
+    held = {str(handle.readlink()) for handle in Path(f"/proc/{first['pid']}/fd").iterdir()}
+    assert not held & inodes  # no port at all
+    async with client.delete(f"/replicas/{name}") as response:
+        assert response.status == 204
+    assert (await ready(client, name))["url"] != first["url"]
 
 
 async def test_an_engine_learns_no_secret(

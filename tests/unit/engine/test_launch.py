@@ -15,8 +15,8 @@ NAME = "chat--0123456789ab"
 
 
 def launch(settings: HostSettings, kind: Kind = Kind.BASE) -> Launch:
-    directory, adapters = Path("/cache/digest"), Path("/private/adapters.sock")
-    return plan(settings, name=NAME, kind=kind, directory=directory, port=4321, adapters=adapters)
+    directory, socket, adapters = Path("/cache/digest"), Path("/private/1.sock"), Path("/private/adapters.sock")
+    return plan(settings, name=NAME, kind=kind, directory=directory, socket=socket, adapters=adapters)
 
 
 def option(launch: Launch, name: str) -> str:
@@ -28,7 +28,8 @@ def test_a_base_model_takes_adapters_from_the_registry(make_settings: MakeSettin
     started = launch(settings)
     assert option(started, "--model") == "/cache/digest"
     assert option(started, "--served-model-name") == NAME
-    assert (option(started, "--host"), option(started, "--port")) == ("127.0.0.1", "4321")
+    assert option(started, "--uds") == "/private/1.sock"
+    assert not {"--host", "--port"} & set(started.command)
     assert option(started, "--max-lora-rank") == "32"
     assert (option(started, "--max-loras"), option(started, "--max-cpu-loras")) == ("8", "8")
     assert started.environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
@@ -82,6 +83,7 @@ def test_no_engine_runs_code_from_a_model_or_calls_home(make_settings: MakeSetti
     started = launch(make_settings())
     assert not [argument for argument in started.command if "trust" in argument]
     assert option(started, "--load-format") == "safetensors"
+    assert started.environment["VLLM_RPC_BASE_PATH"] == "/private"
     assert started.environment["HF_HUB_OFFLINE"] == started.environment["VLLM_NO_USAGE_STATS"] == "1"
 
 

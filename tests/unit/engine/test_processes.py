@@ -62,7 +62,7 @@ async def run(settings, listener):
     from tuneloom_engine.start_times import StartTimes
 
     child = Launch(("/bin/sh", "-c", "umask; echo said > said"), {})
-    process = await EngineProcess.spawn(lambda port: child, Path("logs/engine.log").absolute())
+    process = await EngineProcess.spawn(child, socket=Path("1.sock"), log=Path("logs/engine.log").absolute())
     await process.wait()
     StartTimes(Path("cache/times.json")).note("a", "base", 1.0)
 
