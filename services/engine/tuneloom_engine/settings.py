@@ -27,9 +27,9 @@ class ResolverSettings(ServiceSettings):
     cache_dir: Path = Path(".tuneloom/engine/cache")
     """Where versions are made available, one directory per digest. On the disk of a local object store the
     files are hard links and take no space."""
-    blob_cache_dir: Path | None = None
-    """Blobs fetched and verified once; services of one machine can share the directory. By default in `cache_dir`."""
-    blob_cache_max_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=0)
+    blob_cache_dir: Path = Path(".tuneloom/blobs")
+    """Shared by the registry, the trainer and the engine host of one machine."""
+    blob_cache_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=0)
     """What blobs and versions that are not in use may take; the least recently used leave."""
     max_lora_rank: int = 64
     """Adapters above this rank are refused; every slot takes the memory of this rank."""

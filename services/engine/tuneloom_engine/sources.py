@@ -25,10 +25,8 @@ def open_registry(settings: ResolverSettings) -> RegistryClient:
 
 def open_cache(settings: ResolverSettings) -> VersionCache:
     """The versions on this machine."""
-    most = settings.blob_cache_max_bytes
-    blobs = BlobCache(
-        ObjectStore(settings.objects_url), settings.blob_cache_dir or settings.cache_dir / "blobs", max_bytes=most
-    )
+    most = settings.blob_cache_bytes
+    blobs = BlobCache(ObjectStore(settings.objects_url), settings.blob_cache_dir, max_bytes=most)
     return VersionCache(blobs, settings.cache_dir, max_bytes=most)
 
 

@@ -60,6 +60,7 @@ def make_settings(registry: FakeRegistry, tmp_path: Path) -> MakeSettings:
                 "registry_token": SecretStr(TOKEN),
                 "objects_url": registry.objects.url,
                 "cache_dir": tmp_path / "cache",
+                "blob_cache_dir": tmp_path / "blobs",
                 "log_dir": tmp_path / "logs",
                 "command": (sys.executable, str(Path(__file__).with_name("fake_engine.py"))),
                 "drain_seconds": 5,

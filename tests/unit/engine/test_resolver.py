@@ -28,6 +28,7 @@ def configure(registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.Monkey
             "REGISTRY_TOKEN": TOKEN,
             "OBJECTS_URL": registry.objects.url,
             "CACHE_DIR": str(tmp_path / "cache"),
+            "BLOB_CACHE_DIR": str(tmp_path / "blobs"),
             **changes,
         }
         for name, value in settings.items():
