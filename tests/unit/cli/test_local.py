@@ -97,6 +97,8 @@ def test_each_service_holds_its_own_token_and_may_do_what_it_needs(home: Home) -
     assert may(registry, trainer) == {"registry:read", "registry:write"}
     assert may(registry, gateway) == may(registry, engine) == {"registry:read"}
     assert may(registry, to_engines) == set()
+    assert may(services["engine"], to_engines) == {"engines:use"}
+    assert may(services["engine"], gateway) == may(services["engine"], engine) == set()
     assert may(services["trainer"], trainer) == may(services["trainer"], gateway) == set()
     assert not [scope for doors in SCOPES.values() for scopes in doors.values() for scope in scopes if scope == "admin"]
 

@@ -68,6 +68,7 @@ def local_services(home: Home, connection: Connection) -> list[Service]:
         _service(
             "engine",
             connection.engine_host,
+            PRINCIPALS=known("engine"),
             OBJECTS_URL=objects,
             REGISTRY_ADDRESS=registry,
             REGISTRY_TOKEN=keys.engine,
