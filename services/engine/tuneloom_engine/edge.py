@@ -14,10 +14,11 @@ import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from tuneloom_common.addresses import is_loopback
 from tuneloom_common.errors import InvalidArgument, PermissionDenied, TuneloomError, Unauthenticated
 from tuneloom_common.principals import EVERYBODY, Principal, Principals
 from tuneloom_engine.failures import EngineFailed
-from tuneloom_engine.settings import HostSettings, is_loopback
+from tuneloom_engine.settings import HostSettings
 
 DOOR: web.AppKey[Door] = web.AppKey("door")
 OPEN_PATHS = frozenset({"/healthz"})

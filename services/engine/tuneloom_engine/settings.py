@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from tuneloom_common.addresses import is_loopback
 from tuneloom_common.blob_cache import DEFAULT_MAX_BYTES
 from tuneloom_common.principals import PrincipalEntry
 from tuneloom_common.settings import ServiceSettings
@@ -115,13 +115,3 @@ class HostSettings(ResolverSettings):
                 "TUNELOOM_ENGINE_TOKEN, or let it listen on 127.0.0.1 (TUNELOOM_ENGINE_HOST)"
             )
         return principals
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only programs on this machine can reach `host`, a name or an address."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

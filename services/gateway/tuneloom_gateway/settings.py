@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from tuneloom_common.addresses import is_loopback
 from tuneloom_common.principals import PrincipalEntry, Scope
 from tuneloom_common.settings import ServiceSettings
 
@@ -124,13 +124,3 @@ class Settings(ServiceSettings):
                 "(one running OpenAI-compatible server), not both and not neither"
             )
         return host_url
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only programs on this machine can reach `host`, a name or an address."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

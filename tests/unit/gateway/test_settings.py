@@ -8,11 +8,12 @@ import socket
 
 import pytest
 
+from tuneloom_common.addresses import is_loopback
 from tuneloom_common.errors import FailedPrecondition
 from tuneloom_common.settings import load
 from tuneloom_gateway.edge.descriptors import Descriptors
 from tuneloom_gateway.server import listen
-from tuneloom_gateway.settings import Settings, is_loopback
+from tuneloom_gateway.settings import Settings
 
 DIGEST = hashlib.sha256(b"k").hexdigest()
 ENGINE = {"ENGINE_URL": "http://127.0.0.1:9000/v1/"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tuneloom_common import logging
+from tuneloom_common.addresses import is_loopback
 from tuneloom_common.errors import Unauthenticated
 from tuneloom_common.principals import EVERYBODY, Principal, Principals
 from tuneloom_gateway.edge.context import RequestContext, header
-from tuneloom_gateway.settings import is_loopback
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 
