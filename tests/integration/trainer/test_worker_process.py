@@ -30,7 +30,7 @@ from tuneloom_trainer.worker.protocol import (
 
 pytestmark = [pytest.mark.worker, pytest.mark.timeout(180)]
 
-STEPS = 300
+STEPS = 150
 E = TypeVar("E", bound=EventBody)
 ROW = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
 
