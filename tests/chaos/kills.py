@@ -74,7 +74,7 @@ class Hunt:
         total = len(aims)
         while aims:
             aim, victim, phase = await self._find(aims)
-            await asyncio.sleep(self._chance.random() * (0.1 if victim.kind is Kind.CHECK else 0.5))
+            await asyncio.sleep(self._chance.random() * (0.05 if victim.kind is Kind.CHECK else 0.5))
             if not victim.kill():  # it ended by itself
                 continue
             aims.remove(aim)
@@ -105,7 +105,8 @@ class Hunt:
                 for victim in now
                 if aim[0] is victim.kind and aim[1] in phases and victim.phase in (None, aim[1])
             ]
-            if possible:
+            # A check is over in a moment; the others will be there again.
+            if possible := [each for each in possible if each[1].kind is Kind.CHECK] or possible:
                 return self._chance.choice(possible)
             if time.monotonic() > deadline and now and phases:
                 victim = self._chance.choice([each for each in now if each.kind is not Kind.UP] or now)

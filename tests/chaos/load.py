@@ -105,7 +105,7 @@ class Load:
     def _rows(self, name: str, number: int) -> Path:
         from tuneloom_data.synth import self_cognition
 
-        rows = self_cognition(name=f"Nova {number}", author="Acme Labs", rows=300, mix=[], mix_share=0.0, seed=number)
+        rows = self_cognition(name=f"Nova {number}", author="Acme Labs", rows=3000, mix=[], mix_share=0.0, seed=number)
         path = self.directory / f"{name}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         return path
