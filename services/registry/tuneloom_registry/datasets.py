@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +25,14 @@ GRACE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class DatasetChecks:
-    """`slots` bounds how many run at once; `staging` is where files lie meanwhile."""
+    """`slots` bounds how many run at once; `staging` is where files lie meanwhile; `command` makes a child's command
+    line."""
 
     objects: ObjectStore
     staging: Path
     limits: Limits
     slots: asyncio.Semaphore
+    command: Callable[[list[Path], Limits], list[str]] = check_command
 
     async def require(self, manifest: Manifest) -> None:
         """Raises InvalidArgument naming file and row when a dataset cannot be trained on."""
@@ -56,18 +59,23 @@ class DatasetChecks:
             )
 
     async def _check(self, paths: list[Path], *, log: Path) -> Report:
-        child = await children.spawn(check_command(paths, self.limits), log=log)
-        try:
-            async with asyncio.timeout(self.limits.seconds + GRACE_SECONDS):
-                await child.wait()
-        except TimeoutError:
-            pass  # it has left no report
-        finally:
-            await child.stop(grace_seconds=0)
+        if await self._run(paths, log) < 0:  # killed, which need not be the file's fault
+            await self._run(paths, log)
         try:
             return parse_report(await asyncio.to_thread(log.read_bytes))
         except ValueError as error:  # nothing is known about the rows
             raise ResourceExhausted(str(error), reason="CHECK_ENDED") from None
+
+    async def _run(self, paths: list[Path], log: Path) -> int:
+        """The child's exit status; zero when its time was over."""
+        child = await children.spawn(self.command(paths, self.limits), log=log)
+        try:
+            async with asyncio.timeout(self.limits.seconds + GRACE_SECONDS):
+                return await child.wait()
+        except TimeoutError:
+            return 0  # it has left no report, and would leave none the next time
+        finally:
+            await child.stop(grace_seconds=0)
 
 
 def _refused(message: str) -> InvalidArgument:
