@@ -13,17 +13,20 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.chaos.installation import Ground
 from tests.chaos.load import Load
 from tests.chaos.verdict import Verdict, examine
-from tests.chaos.victims import Kind, Phase, Victim, victims
+from tests.chaos.victims import Kind, Phase, Victim, sweep, victims
 from tuneloom_cli.clients import connect
 
 WEIGHTS: dict[tuple[Kind, Phase], int] = {
@@ -190,19 +193,26 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=60, help="how long an outage lasts")
     options.add_argument("--keep", action="store_true", help="leave the home there, to look at what is wrong")
     chosen = options.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, and with it the installation
     directory = Path(tempfile.mkdtemp(prefix="tuneloom-chaos-"))
     print(f"in {directory}", flush=True)
-    if chosen.outage:
-        from tests.chaos.outages import outages
-
-        held = asyncio.run(outages(chosen.seconds, directory))
-    else:
-        held = asyncio.run(kills(chosen.seed, chosen.kills, chosen.jobs, directory))
+    try:
+        held = asyncio.run(_chosen(chosen, directory))
+    finally:
+        sweep(directory / "home")
     if held and not chosen.keep:
         import shutil
 
         shutil.rmtree(directory, ignore_errors=True)
     sys.exit(0 if held else 1)
+
+
+def _chosen(options: argparse.Namespace, directory: Path) -> Coroutine[Any, Any, bool]:
+    if options.outage:
+        from tests.chaos.outages import outages
+
+        return outages(options.seconds, directory)
+    return kills(options.seed, options.kills, options.jobs, directory)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -71,6 +72,14 @@ def victims(home: Path) -> list[Victim]:
             continue
         found.append(Victim(pid, kind, _phase(kind, command)))
     return found
+
+
+def sweep(home: Path) -> None:
+    """Kills everything of a home: for a script that is interrupted."""
+    while found := victims(home):
+        for each in sorted(found, key=lambda each: each.kind is not Kind.UP):
+            each.kill()
+        time.sleep(0.2)
 
 
 def processes(home: Path) -> Iterator[tuple[int, list[str]]]:
