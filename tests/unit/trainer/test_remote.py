@@ -54,9 +54,7 @@ class FarLauncher:
         self.children.append(child)
 
         async def end(grace_seconds: float) -> None:
-            child.terminate()
-            if not grace_seconds:
-                await child.stop(grace_seconds=0)
+            await child.stop(grace_seconds=grace_seconds)
 
         return RemoteRun(inbox, self._local._objects, end=end)
 
