@@ -72,12 +72,21 @@ class Slots(Generic[T]):
         try:
             await self._process(item)
         except PASSING as error:  # the lease runs out and the item is claimed again
+            _go_on_only_if_nobody_cancelled()
             log.warning(f"an attempt could not be ended: {error_line(error)}", item=self._id_of(item))
         except Exception:  # a mistake of ours in one item must not end the others
+            _go_on_only_if_nobody_cancelled()
             log.exception("an attempt failed unexpectedly; it is tried again when its lease runs out")
         finally:
             self._mine.discard(self._id_of(item))
         return True
+
+
+def _go_on_only_if_nobody_cancelled() -> None:
+    """An error raised while a cancellation was being handled must not take its place."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def while_held(work: Coroutine[Any, Any, T], keep: Coroutine[Any, Any, None]) -> T:
@@ -90,10 +99,9 @@ async def while_held(work: Coroutine[Any, Any, T], keep: Coroutine[Any, Any, Non
             raise LeaseLost
         return working.result()
     finally:
-        for task in (working, keeping):
+        for task in (working, keeping):  # the lease is kept until the work has ended: a worker may be saving
             task.cancel()
-        await asyncio.wait({working, keeping})  # nothing is written behind our back
-        for task in (working, keeping):
+            await asyncio.wait({task})
             if not task.cancelled():
                 task.exception()
 

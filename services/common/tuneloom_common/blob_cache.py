@@ -66,7 +66,7 @@ class BlobCache:
 
     async def _fetch(self, file: FileEntry, entry: Path) -> None:
         entry.unlink(missing_ok=True)
-        part = entry.with_name(f"{entry.name}.part-{os.getpid()}")
+        part = entry.with_name(f"{entry.name}.part")  # one at a time, under the lock: what a kill leaves is replaced
         part.unlink(missing_ok=True)
         try:
             await self._objects.fetch(file, part)

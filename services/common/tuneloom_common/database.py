@@ -16,9 +16,12 @@ import alembic.config
 import sqlalchemy as sa
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 BUSY_TIMEOUT_MS = 10_000
+OPEN_TRIES = 50
+OPEN_PAUSE_SECONDS = 0.2
 T = TypeVar("T")
 
 
@@ -95,12 +98,24 @@ async def open_database(url: str, *, migrations: str) -> Database:
         engine = create_async_engine(url)
         database = Database(engine, engine.execution_options(postgresql_readonly=True))
     try:
-        async with database.write() as transaction:
-            await transaction.run_sync(lambda connection: _upgrade(connection, migrations))
+        await _migrate(database, migrations)
     except BaseException:
         await database.dispose()
         raise
     return database
+
+
+async def _migrate(database: Database, migrations: str) -> None:
+    """Several processes may open a new file at once; SQLite turns some away without waiting."""
+    for patience in range(OPEN_TRIES, 0, -1):
+        try:
+            async with database.write() as transaction:
+                await transaction.run_sync(lambda connection: _upgrade(connection, migrations))
+            return
+        except OperationalError as error:
+            if patience == 1 or "locked" not in str(error.orig):
+                raise
+        await asyncio.sleep(OPEN_PAUSE_SECONDS)
 
 
 def utc(value: datetime) -> datetime:
@@ -117,7 +132,8 @@ async def _transaction(engine: AsyncEngine) -> AsyncIterator[Transaction]:
         yield Transaction(connection)
         await _uncut(connection.commit())
     finally:
-        await _uncut(connection.close())  # rolls back what was not committed
+        if connection.sync_connection is not None:  # it was started
+            await _uncut(connection.close())  # rolls back what was not committed
 
 
 async def _uncut(work: Awaitable[T]) -> T:

@@ -47,7 +47,8 @@ class ObjectStore:
         if parsed.scheme == "file" and not parsed.netloc and parsed.path.startswith("/"):
             self._root = Path(parsed.path)
             self._store = LocalStore(prefix=self._root, mkdir=True)
-            (self._root / MARKER).touch()
+            if not (self._root / MARKER).exists():  # a store may be mounted read-only
+                (self._root / MARKER).touch()
         elif parsed.scheme == "s3":
             self._store = S3Store.from_url(url)
         elif parsed.scheme == "memory":
@@ -218,12 +219,25 @@ class ObjectStore:
 
     async def _damaged(self, sha256: str) -> DataLoss:
         """Puts a blob aside whose bytes are not what its name says, so that uploading it again mends it."""
+        if await self._was_mended(sha256):
+            return DataLoss(f"blob {sha256} was damaged in {self.url} and is whole again; read it once more")
         aside = f"damaged/{sha256}-{secrets.token_hex(4)}"
         try:
             await obstore.rename_async(self._store, _blob(sha256), aside)
         except (FileNotFoundError, BaseError, OSError):  # somebody was faster, or the next reader will
             aside = _blob(sha256)
         return DataLoss(f"blob {sha256} is damaged in {self.url} (kept there as {aside}); upload the file again")
+
+    async def _was_mended(self, sha256: str) -> bool:
+        """Whether what is stored now is right: a slow reader may have read what somebody else has replaced."""
+        hasher = hashlib.sha256()
+        try:
+            answer = await obstore.get_async(self._store, _blob(sha256))
+            async for piece in answer.stream(min_chunk_size=CHUNK_BYTES):
+                hasher.update(bytes(piece))
+        except (FileNotFoundError, BaseError, OSError):
+            return False
+        return hasher.hexdigest() == sha256
 
     async def _settle(self, name: str) -> None:
         # A local store renames without syncing; what was acknowledged must outlive a power cut.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -53,7 +54,8 @@ async def build(settings: RegistrySettings, stack: AsyncExitStack) -> RegistryAp
     )
     objects = ObjectStore(settings.objects_url)
     staging = settings.work_dir / "uploads"
-    staging.mkdir(parents=True, exist_ok=True, mode=0o700)
+    shutil.rmtree(staging, ignore_errors=True)  # what a kill left half received
+    staging.mkdir(parents=True, mode=0o700)
     service = RegistryService(
         versions=versions,
         builds=builds,

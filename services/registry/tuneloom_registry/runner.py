@@ -104,7 +104,7 @@ class Runner:
         except CancelRequested:
             await self._builds.cancelled(build)
         except asyncio.CancelledError:
-            await self._builds.put_back(build, Retry.STOPPED, "the registry is shutting down")
+            await self._shut_down(build)
             raise
         except PASSING as error:
             await self._again(build, Retry.UNAVAILABLE, error_line(error))
@@ -193,6 +193,12 @@ class Runner:
         await patiently(
             lambda: self._builds.put_back(build, why, error), what="put a build back", seconds=APPLY_PATIENCE_SECONDS
         )
+
+    async def _shut_down(self, build: Build) -> None:
+        try:
+            await self._builds.put_back(build, Retry.STOPPED, "the registry is shutting down")
+        except (LeaseLost, *PASSING) as error:  # it ended just now, somebody else has it, or the lease will run out
+            log.info(f"{build.name} was not put back: {type(error).__name__}", build=build.id)
 
     async def _fail(self, build: Build, error: str) -> None:
         log.warning(f"{build.spec.action} of {build.spec.source} failed: {error}", build=build.id)

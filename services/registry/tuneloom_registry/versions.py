@@ -67,6 +67,11 @@ class Fence:
     scope: str
     epoch: int
 
+    @property
+    def lost(self) -> str:
+        """How the error begins that a writer gets after a higher epoch."""
+        return f"{self.scope}: epoch {self.epoch} has lost its lease"
+
 
 def check_registrable(manifest: Manifest) -> None:
     """The rules a manifest from outside must meet; raises with the file or field at fault."""

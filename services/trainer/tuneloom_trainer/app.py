@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -67,7 +68,8 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
     )
     stack.push_async_callback(registry.close)
     runs_dir, staging, recipes = settings.work_dir / "runs", settings.work_dir / "uploads", load_recipes()
-    staging.mkdir(parents=True, exist_ok=True, mode=0o700)
+    shutil.rmtree(staging, ignore_errors=True)  # what a kill left half received
+    staging.mkdir(parents=True, mode=0o700)
     service = TrainerService(
         store=store,
         submission=Submission(

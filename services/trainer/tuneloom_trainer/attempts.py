@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from tuneloom_common.attempts import patiently
 from tuneloom_common.queue import Retry
@@ -26,6 +27,7 @@ from tuneloom_trainer.worker.protocol import (
     Validated,
 )
 
+T = TypeVar("T")
 TOLD = (DataReport, Progress, SampleChat, Note)
 """Worker events that clients see as they are."""
 
@@ -91,20 +93,22 @@ class Attempt:
         publishing = asyncio.create_task(self._publications.run())
         try:
             newest = await patiently(lambda: self._parts.queue.newest_checkpoint(self.job), what="read a job")
+            if isinstance(await self._unless_paused(self._publications.renew()), Paused):
+                return Paused()
             trained = newest is not None and newest.last
             if not trained and (ending := await self._train(newest)) is not None:
                 return ending
-            return await self._deliver()
+            return await self._unless_paused(self._deliver())
         finally:
             await _cancelled(publishing)
             await self._publications.close()
 
     async def _train(self, newest: Checkpoint | None) -> Ending | None:
         """None when training is complete."""
-        registered = (newest.step, await self._parts.publisher.manifest(newest.version)) if newest else None
         with self._parts.inboxes.open(self.job.lease) as inbox:
-            run = await self._parts.launcher.attach(self.job, inbox)
-            run = run or await self._parts.launcher.start(self.job, inbox, registered=registered)
+            run = await self._unless_paused(self._launch(inbox, newest))
+            if isinstance(run, Paused):
+                return run
             self._publications.of(run)
             try:
                 status = await self._attend(run, inbox)
@@ -114,6 +118,21 @@ class Attempt:
             if ending is not None:
                 await self._publications.drained(seconds=self._parts.stop_grace_seconds)
             return ending
+
+    async def _launch(self, inbox: Inbox, newest: Checkpoint | None) -> Run:
+        if (run := await self._parts.launcher.attach(self.job, inbox)) is not None:
+            return run
+        registered = (newest.step, await self._parts.publisher.manifest(newest.version)) if newest else None
+        return await self._parts.launcher.start(self.job, inbox, registered=registered)
+
+    async def _unless_paused(self, work: Coroutine[Any, Any, T]) -> T | Paused:
+        """The result of work that has no worker to stop, or Paused when a client asks for that first."""
+        working, pausing = asyncio.ensure_future(work), asyncio.ensure_future(self.pausing.wait())
+        try:
+            await asyncio.wait({working, pausing}, return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else Paused()
+        finally:
+            await _cancelled(working, pausing)
 
     async def _attend(self, run: Run, inbox: Inbox) -> int:
         """Listens to the worker to its end, and stops it when it is asked to pause or validates for too long."""

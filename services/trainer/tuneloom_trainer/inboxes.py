@@ -51,7 +51,12 @@ class Inbox:
     async def batches(self) -> AsyncIterator[list[LoggedEvent]]:
         """Events as they are told, until the inbox is closed. A batch counts as stored when the next is asked for."""
         while (waiting := await self._waiting.get()) is not None:
-            news, stored = waiting
+            told, stored = waiting
+            # A report whose caller gave up is still here when the caller sends it again.
+            news = [event for event in told if event.sequence > self.told]
+            if not news:
+                stored.set_result(None)
+                continue
             try:
                 yield news
             except BaseException:

@@ -101,7 +101,27 @@ class Publications:
         await patiently(lambda: self._queue.add_checkpoint(self._job, checkpoint), what="store a checkpoint")
         if saved.last and not self._job.result_version:  # sample chats may follow; the adapter need not wait for them
             self._result = asyncio.create_task(self._convert(version))
-        self._live.append(asyncio.create_task(self._publisher.live_model(self._job, version, step=saved.step)))
+        await self._make_live(version, step=saved.step)
+
+    async def renew(self) -> None:
+        """Asks again for what earlier attempts asked for: their builds would end under a lease that is lost."""
+        before = 0
+        while True:
+            page = await patiently(
+                lambda before=before: self._queue.checkpoints(self._job, before=before),  # type: ignore[misc]
+                what="read a job",
+            )
+            for checkpoint in page:
+                if checkpoint.lease_epoch != self._job.lease_epoch:
+                    await self._make_live(checkpoint.version, step=checkpoint.step)
+            if not page:
+                return
+            before = page[-1].step
+
+    async def _make_live(self, version: str, *, step: int) -> None:
+        """Asked for before anything else, so that nothing that ends the attempt can leave it out."""
+        build = await self._publisher.ask_live(self._job, version, step=step)
+        self._live.append(asyncio.create_task(self._publisher.live(self._job, build, step=step)))
 
     async def _convert(self, checkpoint: str) -> str:
         version = await self._publisher.result(self._job, checkpoint)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import structlog
 
-from tuneloom_client.builds import BuildSpec, BuildState, ConvertSpec, Fence, MergeSpec
+from tuneloom_client.builds import Build, BuildSpec, BuildState, ConvertSpec, Fence, MergeSpec
 from tuneloom_client.registry import RegistryClient
 from tuneloom_common.attempts import patiently
 from tuneloom_common.errors import Aborted, FailedPrecondition, TuneloomError
@@ -27,12 +27,14 @@ from tuneloom_trainer.launchers import StoredCheckpoint
 
 BUILD_POLL_SECONDS = 0.2
 CANCEL_PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 600.0
+"""After this the attempt ends and the job waits in the queue, where it holds no slot."""
 T = TypeVar("T")
 log = structlog.get_logger()
 
 
 class Publisher:
-    """Blobs first, manifest last. Waits for as long as the registry or the object store is away."""
+    """Blobs first, manifest last. Waits out a registry that is away, up to PATIENCE_SECONDS a call."""
 
     def __init__(
         self, *, objects: ObjectStore, registry: RegistryClient, poll_seconds: float = BUILD_POLL_SECONDS
@@ -68,12 +70,15 @@ class Publisher:
         version = await self._reach(lambda: self._registry.register(model, manifest, fence=_fence(job)))
         return str(version.name)
 
-    async def live_model(self, job: Job, checkpoint: str, *, step: int) -> None:
-        """Makes a checkpoint answer at the gateway as "{job}@{step}"; what keeps it from that is only logged."""
+    async def ask_live(self, job: Job, checkpoint: str, *, step: int) -> Build:
+        """Asks for a checkpoint to answer as "{job}@{step}"; asking again goes on with the same build."""
+        aliases = [str(step), DEFAULT_ALIAS]
+        return await self._ask(job, ConvertSpec(checkpoint), collection_of(job), aliases, f"{checkpoint}-live")
+
+    async def live(self, job: Job, build: Build, *, step: int) -> None:
+        """Returns when the checkpoint answers; what keeps it from that is only logged."""
         try:
-            await self._build(
-                job, ConvertSpec(checkpoint), collection_of(job), [str(step), DEFAULT_ALIAS], f"{checkpoint}-live"
-            )
+            await self._ended(job, build)
         except TuneloomError as error:
             log.warning(f"{job.id}@{step} cannot be chatted with: {error}", job=job.id, step=step)
 
@@ -101,6 +106,10 @@ class Publisher:
             except Aborted:  # somebody else moved it: look again
                 continue
 
+    def forget(self, job: Job) -> None:
+        """The job's attempt is over; its builds end by themselves."""
+        self._running.pop(job.id, None)
+
     async def cancel(self, job: Job) -> None:
         """Asks the builds that run for a job to stop; one that cannot be reached is left to end by itself."""
         for name in sorted(self._running.pop(job.id, ())):
@@ -118,6 +127,9 @@ class Publisher:
 
     async def _build(self, job: Job, spec: BuildSpec, target_model: str, aliases: Sequence[str], request: str) -> str:
         """Runs a build to its end and returns the result's version name; raises with the build's own error."""
+        return await self._ended(job, await self._ask(job, spec, target_model, aliases, request))
+
+    async def _ask(self, job: Job, spec: BuildSpec, target_model: str, aliases: Sequence[str], request: str) -> Build:
         build = await self._reach(
             lambda: self._registry.create_build(
                 spec,
@@ -128,6 +140,9 @@ class Publisher:
             )
         )
         self._running[job.id].add(build.name)
+        return build
+
+    async def _ended(self, job: Job, build: Build) -> str:
         ended = await self._registry.ended(build, poll_seconds=self._poll_seconds)
         self._running[job.id].discard(build.name)
         if ended.state is not BuildState.SUCCEEDED:
@@ -135,7 +150,7 @@ class Publisher:
         return str(ended.result_version)
 
     async def _reach(self, call: Callable[[], Awaitable[T]]) -> T:
-        return await patiently(call, what="reach the registry")
+        return await patiently(call, what="reach the registry", seconds=PATIENCE_SECONDS)
 
 
 def collection_of(job: Job) -> str:

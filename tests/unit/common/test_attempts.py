@@ -154,3 +154,49 @@ async def test_other_errors_are_not_waited_out() -> None:
 
 def test_a_database_error_is_told_without_what_it_carried() -> None:
     assert error_line(AWAY) == "database is locked"
+
+
+async def test_an_error_while_a_slot_is_cancelled_does_not_revive_it() -> None:
+    work = Work("a", "b", "c")
+    entered = asyncio.Event()
+
+    async def process(item: str) -> None:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise LeaseLost
+
+    slots = Slots(count=1, claim=work.claim, process=process, id_of=str, notifier=work.notifier, topic="work")
+    running = asyncio.create_task(slots.run())
+    await entered.wait()
+    running.cancel()
+    async with asyncio.timeout(5):
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert work.items == ["b", "c"]
+
+
+async def test_the_lease_is_kept_until_the_work_has_ended() -> None:
+    order: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            order.append("work")
+
+    async def keep() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            order.append("lease")
+
+    running = asyncio.create_task(while_held(work(), keep()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert order == ["work", "lease"]

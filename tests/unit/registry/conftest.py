@@ -101,7 +101,7 @@ def rows(*values: Any) -> bytes:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Lets the other tasks run until the condition holds."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await condition():  # noqa: ASYNC110 - a row in a database has no event
             await asyncio.sleep(0.002)
 

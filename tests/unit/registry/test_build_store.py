@@ -216,3 +216,19 @@ async def test_builds_page_from_the_newest(builds: BuildStore) -> None:
     assert [build.id for _, build in newest] == made[:2:-1]
     older = await builds.list_builds(before=newest[-1][0], limit=9)
     assert [build.id for _, build in older] == made[2::-1]
+
+
+async def test_a_build_that_failed_by_its_old_fence_alone_is_done_for_the_newer_holder(
+    builds: BuildStore, versions: VersionStore
+) -> None:
+    await queue(builds, fence=Fence("jobs/1", 1), request_id="r-1")
+    build = await claimed(builds)
+    await versions.create_collection("models/other")
+    await versions.create_version("models/other", manifest("x"), fence=Fence("jobs/1", 2))
+    with pytest.raises(FailedPrecondition) as caught:
+        await builds.succeed(build, manifest("y"), versions)
+    await builds.fail(build, caught.value.message)
+    again = await queue(builds, fence=Fence("jobs/1", 2), request_id="r-1")
+    assert (again.id, again.state, again.error) == (build.id, BuildState.QUEUED, "")
+    done = await builds.succeed(await claimed(builds), manifest("y"), versions)
+    assert done.state is BuildState.SUCCEEDED

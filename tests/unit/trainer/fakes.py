@@ -42,6 +42,7 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         self.build_error = ""
         self.build_held = False
         self.merge_error = ""
+        self.asked: list[registry_pb2.CreateBuildRequest] = []
         self.cancelled: list[str] = []
         self.aliases: dict[str, int] = {}
         self.down = 0
@@ -99,6 +100,7 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
     async def CreateBuild(self, request: Any, context: Any) -> builds_pb2.Build:
         self._maybe_down()
         self._check_fence(request.build.fence)
+        self.asked.append(request)
         names = [seen.request_id for seen in self.builds]
         if request.request_id not in names:
             self.builds.append(request)

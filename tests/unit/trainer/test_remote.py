@@ -28,6 +28,7 @@ from tuneloom_trainer.inboxes import Inbox
 from tuneloom_trainer.jobs import Job, JobState
 from tuneloom_trainer.launchers.local import LocalLauncher
 from tuneloom_trainer.launchers.remote import RemoteRun
+from tuneloom_trainer.worker.protocol import LoggedEvent
 from tuneloom_trainer.worker.remote import ADDRESS_VARIABLE, TOKEN_VARIABLE
 
 NOTE = json.dumps({"type": "note", "text": "hello"})
@@ -176,3 +177,17 @@ async def test_whoever_reports_when_the_inbox_is_shut_hears_that(app: TrainerApp
             mine.shut()
             with pytest.raises(FailedPrecondition, match="no attempt 3 runs here"):
                 await reporting
+
+
+async def test_a_report_whose_caller_gave_up_is_not_stored_twice_when_it_is_sent_again() -> None:
+    inbox = Inbox(Lease("job-a", 1))
+    events = [LoggedEvent(1, 1, None), LoggedEvent(2, 1, None)]
+    first = asyncio.create_task(inbox.report(events))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    again = asyncio.create_task(inbox.report(events))
+    await asyncio.sleep(0)
+    inbox.close()
+    assert [event.sequence async for batch in inbox.batches() for event in batch] == [1, 2]
+    assert await again == 2

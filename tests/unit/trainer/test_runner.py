@@ -61,7 +61,7 @@ async def submit(app: TrainerApp, registry: FakeRegistry, *words: str, merge: bo
 async def until(app: TrainerApp, job: Job, holds: Callable[[Job], bool]) -> Job:
     """Waits for the job to become so."""
     with app.store.notifier.subscribe(job.name) as changes:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not holds(found := await app.store.get(job.id)):
                 await changes.wait(0.1)
     return found
@@ -73,14 +73,14 @@ async def until_state(app: TrainerApp, job: Job, state: JobState) -> Job:
 
 async def eventually(holds: Callable[[], bool]) -> None:
     """Waits for what tells nobody when it comes true: files, processes, calls to a fake."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 
 async def until_checkpoint(app: TrainerApp, job: Job, step: int = 1) -> None:
     with app.store.notifier.subscribe(job.name) as changes:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while step not in [found.step for found in await app.store.list_checkpoints(job.id, before=0, limit=9)]:
                 await changes.wait(0.1)
 
@@ -504,3 +504,43 @@ async def test_heartbeats_are_a_commit_per_job_and_quarter_lease(build_app: Buil
         await asyncio.sleep(1.0)
         quarters = (asyncio.get_running_loop().time() - began) / 0.5
     assert len(beats) <= 8 * (quarters + 1)
+
+
+async def test_a_checkpoint_saved_by_a_pause_answers_too(app: TrainerApp, registry: FakeRegistry) -> None:
+    async with running(app):
+        job = await submit(app, registry, "wait")
+        await until_checkpoint(app, job)
+        await app.store.request_pause(job.id)
+        await until_state(app, job, JobState.PAUSED)
+    asked = {alias for request in registry.builds for alias in request.build.target_aliases}
+    assert asked == {"1", "2", "default"}
+
+
+async def test_an_attempt_asks_again_for_the_checkpoints_of_those_before(
+    build_app: BuildApp, registry: FakeRegistry
+) -> None:
+    """Their builds would end under a lease that is lost."""
+    registry.build_held = True
+    app = await build_app()
+    async with running(app):
+        job = await submit(app, registry, "wait", "succeed")
+        await until_checkpoint(app, job)
+        await eventually(lambda: len(registry.builds) == 1)
+    registry.build_held = False
+    async with running(app):
+        await until_state(app, job, JobState.SUCCEEDED)
+    epochs = [asked.build.fence.epoch for asked in registry.asked if "1" in asked.build.target_aliases]
+    assert epochs == [1, 2]
+
+
+async def test_a_pause_while_it_is_merged_is_heeded(app: TrainerApp, registry: FakeRegistry) -> None:
+    registry.build_held = True
+    async with running(app):
+        job = await submit(app, registry, "succeed", merge=True)
+        await eventually(lambda: len(registry.builds) == 3)
+        await app.store.request_pause(job.id)
+        await until_state(app, job, JobState.PAUSED)
+        registry.build_held = False
+        await app.store.resume(job.id)
+        done = await until_state(app, job, JobState.SUCCEEDED)
+    assert done.merged_version

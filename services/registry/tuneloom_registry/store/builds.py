@@ -179,7 +179,12 @@ class BuildStore:
 async def _adopt(db: Transaction, build: Build, fence: Fence | None) -> Build:
     """A build that was asked for again, by a newer holder of the same lease."""
     if fence and build.fence and fence.scope == build.fence.scope and fence.epoch > build.fence.epoch:
-        await db.execute(builds.update().where(builds.c.id == build.id).values(fence_epoch=fence.epoch))
+        one = builds.update().where(builds.c.id == build.id)
+        await db.execute(one.values(fence_epoch=fence.epoch))
+        if build.state is BuildState.FAILED and build.error.startswith(build.fence.lost):
+            # It failed only because its requester had been overtaken, by whoever asks for it now.
+            again = {"state": BuildState.QUEUED, "error": "", "end_time": None, "failed_attempts": 0}
+            await db.execute(one.values(**again))
         return await _get(db, build.id)
     return build
 

@@ -255,7 +255,7 @@ async def _pass_fence(db: Transaction, fence: Fence) -> None:
         await db.execute(fences.insert().values(scope=fence.scope, epoch=fence.epoch))
     elif fence.epoch < seen:
         raise FailedPrecondition(
-            f"{fence.scope}: epoch {fence.epoch} has lost its lease to epoch {seen}; nothing was registered",
+            f"{fence.lost} to epoch {seen}; nothing was registered",
             reason="LEASE_LOST",
         )
     elif fence.epoch > seen:

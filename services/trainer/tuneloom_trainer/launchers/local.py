@@ -119,7 +119,8 @@ class LocalLauncher:
         """None: a worker here dies with the trainer that started it."""
 
     async def clean(self, job_id: str) -> None:
-        for name in FETCHED:
+        torn = [path.name for path in self.run_dir(job_id).glob("*.part-*")]
+        for name in (*FETCHED, *torn):
             await asyncio.to_thread(shutil.rmtree, self.run_dir(job_id) / name, True)
 
     async def kept(self) -> list[str]:

@@ -73,8 +73,8 @@ class JobQueue:
             await append(db, job.id, events, now=self._clock())
 
     async def enter_running(self, job: Job) -> None:
-        """VALIDATING -> RUNNING; a job that was asked to stop meanwhile stays as it is."""
-        async with self._writing(job) as db:
+        """VALIDATING -> RUNNING, with everything it needs at hand; a job that was asked to stop stays as it is."""
+        async with self._writing(job, unavailable_since=None) as db:
             current = await read_job(db, job.id, lock=True)
             if current.state is JobState.VALIDATING:
                 await move(db, current, JobState.RUNNING, now=self._clock())
@@ -103,10 +103,17 @@ class JobQueue:
             await append(db, job.id, [told], now=self._clock())
 
     async def newest_checkpoint(self, job: Job) -> Checkpoint | None:
+        newest = await self.checkpoints(job, limit=1)
+        return newest[0] if newest else None
+
+    async def checkpoints(self, job: Job, *, before: int = 0, limit: int = 100) -> list[Checkpoint]:
+        """Registered ones below a step (0: from the newest), newest first."""
         query = sa.select(checkpoints).where(checkpoints.c.job_id == job.id).order_by(checkpoints.c.step.desc())
+        if before:
+            query = query.where(checkpoints.c.step < before)
         async with self._database.read() as db:
-            row = (await db.execute(query.limit(1))).one_or_none()
-        return to_checkpoint(row) if row is not None else None
+            rows = (await db.execute(query.limit(limit))).all()
+        return [to_checkpoint(row) for row in rows]
 
     async def set_result(self, job: Job, version: str) -> None:
         """Stores the registered adapter (or model)."""
