@@ -70,6 +70,8 @@ class Runner:
         except asyncio.CancelledError:
             await self._shut_down(job)
             raise
+        finally:
+            self._parts.publisher.forget(job)
 
     async def _attempt(self, job: Job) -> Ending:
         attempt = Attempt(job, self._parts)

@@ -114,6 +114,7 @@ async def test_a_job_trains_publishes_and_succeeds(app: TrainerApp, registry: Fa
     assert told.count("progress") == 1
     assert told[-4:] == ["checkpoint", "note", "note", "succeeded"]  # registered in order, beside the training
     assert told.count("checkpoint") == 2
+    assert not app.runner._parts.publisher._running  # nothing is kept of a job that is over
     assert (done.result_version, done.merged_version) == ("models/assistant/versions/1", "models/assistant/versions/2")
     assert done.progress is not None
     assert done.progress.step == 2
