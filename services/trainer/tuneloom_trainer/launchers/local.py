@@ -101,8 +101,7 @@ class LocalLauncher:
         await self._fetch(base, run_dir / "base")
         dataset = await self._objects.read_manifest(job.dataset.digest)
         data = await self._fetch(dataset, run_dir / "data")
-        if registered:
-            await self._restore(job, checkpoints, *registered)
+        registered_epoch = await self._restore(job, checkpoints, *registered) if registered else 0
         WorkerSpec(
             job=job.id,
             base_dir=run_dir / "base",
@@ -112,6 +111,7 @@ class LocalLauncher:
             num_threads=self._threads,
             lease_epoch=job.lease_epoch,
             registered_step=registered[0] if registered else 0,
+            registered_epoch=registered_epoch,
         ).write(run_dir)
         return run_dir
 
@@ -128,14 +128,15 @@ class LocalLauncher:
             return []
         return [path.name for path in self._runs_dir.iterdir() if any((path / name).exists() for name in FETCHED)]
 
-    async def _restore(self, job: Job, checkpoints: Path, step: int, manifest: Manifest) -> None:
-        """Fetches the registered checkpoint unless this host has it, or a newer one."""
+    async def _restore(self, job: Job, checkpoints: Path, step: int, manifest: Manifest) -> int:
+        """Fetches the registered checkpoint unless this host has it, or a newer one; returns its lease epoch."""
         stored = await read_registered(self._objects, manifest)
         local = await asyncio.to_thread(newest_whole, checkpoints, job=job.id)
         if local is None or local.record.order < stored.order:
             directory = checkpoints / directory_name(step)
             await asyncio.to_thread(shutil.rmtree, directory, True)  # of an attempt that was overtaken
             await self._fetch(manifest, directory)
+        return stored.lease_epoch
 
     async def _fetch(self, manifest: Manifest, directory: Path) -> Path:
         if not directory.exists():

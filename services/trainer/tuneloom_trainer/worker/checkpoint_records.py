@@ -59,12 +59,21 @@ def directory_name(step: int) -> str:
 
 def newest_whole(directory: Path, *, job: str) -> LocalCheckpoint | None:
     """The job's newest checkpoint by (lease epoch, step) whose files are all what their hashes say."""
-    read = [(path, _read(path)) for path in directory.glob("step-????????")]
-    found = [LocalCheckpoint(path, record) for path, record in read if record is not None and record.job == job]
-    for checkpoint in sorted(found, key=lambda checkpoint: checkpoint.record.order, reverse=True):
-        if _whole(checkpoint):
-            return checkpoint
-    return None
+    newest_first = sorted(_all(directory, job), key=lambda checkpoint: checkpoint.record.order, reverse=True)
+    return next(filter(_whole, newest_first), None)
+
+
+def leading_to(newest: LocalCheckpoint, *, after: tuple[int, int]) -> list[LocalCheckpoint]:
+    """The whole checkpoints on the way to the newest, from the one `after` (lease epoch, step) up to itself.
+
+    What an attempt saved that others have overtaken since is not on the way."""
+    epoch, step = after
+    way = [
+        each
+        for each in _all(newest.path.parent, newest.record.job)
+        if step < each.record.step <= newest.record.step and epoch <= each.record.lease_epoch
+    ]
+    return sorted(filter(_whole, way), key=lambda checkpoint: checkpoint.record.step)
 
 
 def read_record(directory: Path) -> CheckpointRecord:
@@ -84,6 +93,11 @@ async def read_stored(objects: ObjectStore, files: Sequence[FileEntry]) -> Check
         raise DataLoss(f"a stored checkpoint has no {RECORD_FILE} that could be read; go on from an earlier one")
     data = b"".join([piece async for piece in objects.read_blob(entry.sha256)])
     return CheckpointRecord.model_validate_json(data)
+
+
+def _all(directory: Path, job: str) -> list[LocalCheckpoint]:
+    read = [(path, _read(path)) for path in directory.glob("step-????????")]
+    return [LocalCheckpoint(path, record) for path, record in read if record is not None and record.job == job]
 
 
 def _read(path: Path) -> CheckpointRecord | None:

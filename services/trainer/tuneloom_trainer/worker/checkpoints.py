@@ -25,6 +25,7 @@ from tuneloom_trainer.worker.checkpoint_records import (
     CheckpointRecord,
     LocalCheckpoint,
     directory_name,
+    leading_to,
     newest_whole,
 )
 from tuneloom_trainer.worker.learner import Learner
@@ -64,11 +65,10 @@ class Checkpoints:
         if found is None:
             return 0
         restore(found, learner.parameters, learner.optimizer)
-        step = found.record.step
-        self._events.emit(Note(text=f"resumed from the checkpoint at step {step}"))
-        if step > self._spec.registered_step:  # saved by an attempt that died before anybody heard of it
-            self._tell(found.path, step=step, loss=found.record.loss)
-        return step
+        self._events.emit(Note(text=f"resumed from the checkpoint at step {found.record.step}"))
+        for unheard in leading_to(found, after=self._spec.registered):  # their attempt died before they were registered
+            self._tell(unheard.path, step=unheard.record.step, loss=unheard.record.loss)
+        return found.record.step
 
     def save(self, learner: Learner, *, step: int, loss: float) -> None:
         if self._strategy.rank == 0:

@@ -26,8 +26,8 @@ CHECKPOINTS_DIR = "checkpoints"
 class WorkerSpec(BaseModel):
     """Everything a worker needs. Paths are local; `dataset` is a file in the `messages` format.
 
-    `lease_epoch` is the attempt everything the worker writes belongs to, `registered_step` the newest checkpoint that
-    is registered: a newer one found on disk is told again.
+    `lease_epoch` is the attempt everything the worker writes belongs to; `registered_step`, saved by the attempt
+    `registered_epoch`, is the newest checkpoint that is registered: later ones found on disk are told again.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -40,6 +40,11 @@ class WorkerSpec(BaseModel):
     num_threads: int = 0
     lease_epoch: int = 0
     registered_step: int = 0
+    registered_epoch: int = 0
+
+    @property
+    def registered(self) -> tuple[int, int]:
+        return self.registered_epoch, self.registered_step
 
     @classmethod
     def read(cls, run_dir: Path) -> WorkerSpec:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tuneloom_trainer.worker import checkpoints
-from tuneloom_trainer.worker.checkpoint_records import RECORD_FILE, CheckpointRecord, newest_whole
+from tuneloom_trainer.worker.checkpoint_records import RECORD_FILE, CheckpointRecord, leading_to, newest_whole
 
 pytestmark = pytest.mark.worker
 JOB = "job-1"
@@ -142,6 +142,19 @@ def test_the_newest_attempt_wins_over_more_steps_of_an_older_one(tmp_path: Path)
 
     assert found is not None
     assert found.record.order == (3, 20)
+
+
+@pytest.mark.parametrize(("after", "steps"), [((0, 0), [10, 20, 30, 50]), ((1, 20), [30, 50]), ((2, 20), [50])])
+def test_the_way_to_the_newest_leaves_out_what_is_damaged_overtaken_or_registered(
+    tmp_path: Path, after: tuple[int, int], steps: list[int]
+) -> None:
+    for step, epoch in ((10, 1), (20, 1), (30, 1), (40, 2), (50, 3), (60, 1)):
+        save(tmp_path, step, lease_epoch=epoch)
+    flip(tmp_path / "step-00000040" / checkpoints.WEIGHTS_FILE)
+    newest = newest_whole(tmp_path, job=JOB)
+    assert newest is not None
+
+    assert [each.record.step for each in leading_to(newest, after=after)] == steps
 
 
 def test_a_checkpoint_of_another_model_is_not_taken(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_a_last_checkpoint_that_was_saved_but_not_told_is_told_by_the_next_run(
     cut = next(n for n, line in enumerate(lines) if f'"checkpoint", "step": {STEPS}' in line)
     log.write_text("".join(lines[:cut]))
 
-    assert run(spec, run_dir) == EXIT_DONE
+    assert run(spec.model_copy(update={"registered_step": 3}), run_dir) == EXIT_DONE
 
     assert [event["step"] for event in events_of(run_dir, "checkpoint")] == [3, STEPS]
     assert len(events_of(run_dir, "finished")) == 1
@@ -182,6 +182,19 @@ def test_what_an_attempt_saved_and_nobody_heard_of_is_told_by_the_next(
     found = newest_whole(run_dir / CHECKPOINTS_DIR, job="job-1")
     assert found is not None
     assert (found.record.order, found.record.finished) == ((2, STEPS), True)
+
+
+def test_every_checkpoint_that_was_saved_and_not_registered_is_told_by_the_next(
+    prepare: Prepare, tmp_path: Path
+) -> None:
+    spec, run_dir = prepare("run", **METHODS["full"], save_steps=1), tmp_path / "run"
+    with pytest.raises(Died):
+        run(spec, run_dir, die_at=5)
+    (run_dir / events_file(0)).unlink()
+
+    run(spec.model_copy(update={"lease_epoch": 2, "registered_step": 1}), run_dir)
+
+    assert [event["step"] for event in events_of(run_dir, "checkpoint")] == [2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("method", ["nf4", "full"])
