@@ -15,12 +15,13 @@ from tuneloom.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from tuneloom_client.builds import Build, BuildSpec, Fence, build_to_wire
 from tuneloom_client.connection import Connection
 from tuneloom_client.paging import PAGE_SIZE, pages
-from tuneloom_client.patience import patient, retry_config
+from tuneloom_client.retries import retry_config
 from tuneloom_client.uploads import Upload
 from tuneloom_client.versions import Alias, Dataset, Model, ModelEvent, Version
 from tuneloom_common.errors import AlreadyExists, Unavailable
 from tuneloom_common.manifests import FileEntry, Manifest
 from tuneloom_common.names import AliasName, parse_name
+from tuneloom_common.patience import patient
 
 if TYPE_CHECKING:
     import grpc
@@ -92,7 +93,7 @@ class RegistryClient(Connection):
                 await self._stub.UploadBlob(upload.parts(on_bytes), timeout=upload.seconds)
             return upload.entry
 
-        return await patient(send, seconds=UPLOAD_PATIENCE_SECONDS)
+        return await patient(send, what="upload a file", seconds=UPLOAD_PATIENCE_SECONDS)
 
     # Models and datasets
 
@@ -220,6 +221,6 @@ class RegistryClient(Connection):
         """The build in its final state, whichever that is; waits out a registry that restarts."""
         while not build.state.final:
             await sleep(poll_seconds)
-            build = await patient(lambda: self.build(build.name))  # noqa: B023 - awaited at once
+            build = await patient(lambda: self.build(build.name), what="follow a build")  # noqa: B023 - awaited at once
             on_change(build)
         return build

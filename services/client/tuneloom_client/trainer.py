@@ -15,8 +15,8 @@ from tuneloom_client.connection import Connection
 from tuneloom_client.job_events import JobEvent
 from tuneloom_client.jobs import Checkpoint, Job, JobRequest, LogTail, Recipe
 from tuneloom_client.paging import PAGE_SIZE, pages
-from tuneloom_client.patience import retry_config
 from tuneloom_client.resuming import resumed
+from tuneloom_client.retries import retry_config
 from tuneloom_client.uploads import Upload
 from tuneloom_common.errors import Unavailable
 

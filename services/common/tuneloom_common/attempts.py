@@ -11,11 +11,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tuneloom_common.errors import Unavailable
 from tuneloom_common.notifier import Notifier
+from tuneloom_common.patience import FIRST_PAUSE_SECONDS, error_line, patient
 from tuneloom_common.queue import LeaseLost
 
 POLL_SECONDS = 1.0
-FIRST_RETRY_SECONDS = 0.2
-LAST_RETRY_SECONDS = 5.0
 PASSING = (SQLAlchemyError, Unavailable)
 """What may be over in a moment: a database that is away, busy or full; another service that restarts."""
 
@@ -115,26 +114,9 @@ async def keep_lease(beat: Callable[[], Awaitable[None]], *, every_seconds: floa
             await asyncio.sleep(every_seconds)
         except PASSING as error:
             log.warning(f"cannot extend a lease, trying again: {error_line(error)}")
-            await asyncio.sleep(FIRST_RETRY_SECONDS)
+            await asyncio.sleep(FIRST_PAUSE_SECONDS)
 
 
 async def patiently(call: Callable[[], Awaitable[T]], *, what: str, seconds: float | None = None) -> T:
-    """Repeats a call while a part it needs is away, for at most `seconds` (None: for ever)."""
-    loop = asyncio.get_running_loop()
-    end = None if seconds is None else loop.time() + seconds
-    pause = FIRST_RETRY_SECONDS
-    while True:
-        try:
-            return await call()
-        except PASSING as error:
-            if end is not None and loop.time() + pause > end:
-                raise
-            log.warning(f"waiting to {what}: {error_line(error)}")
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, LAST_RETRY_SECONDS)
-
-
-def error_line(error: Exception) -> str:
-    """A database's error without its statement and parameters, which hold people's data."""
-    cause = getattr(error, "orig", None) or error
-    return (str(cause).splitlines() or [type(cause).__name__])[0][:300]
+    """`patient`, also while the database is away; by default for ever."""
+    return await patient(call, what=what, seconds=seconds, passing=PASSING)

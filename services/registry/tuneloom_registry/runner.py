@@ -15,12 +15,13 @@ from typing import Literal
 import structlog
 
 from tuneloom_common import children
-from tuneloom_common.attempts import PASSING, Slots, error_line, keep_lease, patiently, while_held
+from tuneloom_common.attempts import PASSING, Slots, keep_lease, patiently, while_held
 from tuneloom_common.blob_cache import BlobCache
 from tuneloom_common.errors import NotFound, TuneloomError
 from tuneloom_common.manifests import Manifest
 from tuneloom_common.names import EngineName, VersionName
 from tuneloom_common.objects import ObjectStore
+from tuneloom_common.patience import error_line
 from tuneloom_common.queue import LeaseLost, Retry
 from tuneloom_registry.builds import Build
 from tuneloom_registry.store import BuildStore, VersionStore

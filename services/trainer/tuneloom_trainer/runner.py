@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from tuneloom_common.attempts import FIRST_RETRY_SECONDS, PASSING, Slots, error_line, patiently, while_held
+from tuneloom_common.attempts import PASSING, Slots, patiently, while_held
 from tuneloom_common.errors import NotFound, TuneloomError
 from tuneloom_common.notifier import Notifier
+from tuneloom_common.patience import FIRST_PAUSE_SECONDS, error_line
 from tuneloom_common.queue import LeaseLost, Retry
 from tuneloom_trainer.attempts import Again, Attempt, Ending, Hopeless, Parts, Paused, Succeeded
 from tuneloom_trainer.jobs import Job, JobState
@@ -109,7 +110,7 @@ class Runner:
                 return await self._queue.heartbeat(job)
             except PASSING as error:
                 log.warning(f"cannot extend a lease, trying again: {error_line(error)}", job=job.id)
-                await asyncio.sleep(FIRST_RETRY_SECONDS)
+                await asyncio.sleep(FIRST_PAUSE_SECONDS)
 
     async def _apply(self, job: Job, ending: Ending) -> None:
         match ending:

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tuneloom_client.patience import patient
 from tuneloom_client.trainer import TrainerClient
 from tuneloom_client.uploads import Upload
 from tuneloom_common import children
 from tuneloom_common.errors import FailedPrecondition, PermissionDenied, Unauthenticated
 from tuneloom_common.manifests import FileEntry
+from tuneloom_common.patience import patient
 from tuneloom_trainer.events import EventTail
 from tuneloom_trainer.training_events import EventBody
 from tuneloom_trainer.worker.protocol import (
@@ -86,7 +86,8 @@ class Reporter:
         lines = [json.dumps(_line(event)) for event in events]
         job, epoch, first = self._spec.job, self._spec.lease_epoch, self._next
         last = await patient(
-            lambda: self._trainer.report_events(job, lease_epoch=epoch, first_sequence=first, events=lines)
+            lambda: self._trainer.report_events(job, lease_epoch=epoch, first_sequence=first, events=lines),
+            what="report",
         )
         self._next = last + 1
 
@@ -97,7 +98,8 @@ class Reporter:
             await patient(
                 lambda upload=upload: self._trainer.upload_checkpoint_file(  # type: ignore[misc]
                     self._spec.job, lease_epoch=self._spec.lease_epoch, upload=upload
-                )
+                ),
+                what="upload a checkpoint",
             )
             entries.append(upload.entry)
         return tuple(entries)

@@ -7,44 +7,11 @@ from dataclasses import dataclass
 import pytest
 
 from tests.unit.client.conftest import Clock
-from tuneloom_client.patience import patient, retry_config
 from tuneloom_client.registry import REPEATABLE, RegistryClient
 from tuneloom_client.resuming import resumed
+from tuneloom_client.retries import retry_config
 from tuneloom_client.trainer import REPEATABLE as TRAINER_REPEATABLE
-from tuneloom_common.errors import NotFound, Unavailable
-
-
-async def test_a_restart_is_waited_out(clock: Clock) -> None:
-    answers = iter([Unavailable("gone"), Unavailable("gone"), None])
-    heard: list[Unavailable] = []
-
-    async def call() -> str:
-        if error := next(answers):
-            raise error
-        return "back"
-
-    assert await patient(call, clock=clock, sleep=clock.sleep, on_wait=heard.append) == "back"
-    assert clock.slept == [0.5, 1.0]
-    assert len(heard) == 2
-
-
-async def test_patience_ends_with_the_last_error(clock: Clock) -> None:
-    async def call() -> None:
-        raise Unavailable("gone")
-
-    with pytest.raises(Unavailable, match="gone"):
-        await patient(call, seconds=20, clock=clock, sleep=clock.sleep)
-    assert 10 < clock.now <= 20
-    assert max(clock.slept) == 5.0
-
-
-async def test_what_waiting_cannot_mend_is_raised_at_once(clock: Clock) -> None:
-    async def call() -> None:
-        raise NotFound("no such thing")
-
-    with pytest.raises(NotFound):
-        await patient(call, clock=clock, sleep=clock.sleep)
-    assert clock.slept == []
+from tuneloom_common.errors import Unavailable
 
 
 @dataclass(frozen=True)
