@@ -210,6 +210,13 @@ class RegistryClient(Connection):
         with self._peer.called():
             return Build.of(await self._stub.CancelBuild(pb.CancelBuildRequest(name=name), timeout=self._timeout))
 
+    async def cancel_fenced_builds(self, fence: Fence) -> list[Build]:
+        """Stops what was asked for under earlier epochs of a fence, and refuses what is still published under one."""
+        request = pb.CancelFencedBuildsRequest(fence=fence.to_wire())
+        with self._peer.called():
+            answer = await self._stub.CancelFencedBuilds(request, timeout=self._timeout)
+        return [Build.of(build) for build in answer.builds]
+
     async def ended(
         self,
         build: Build,

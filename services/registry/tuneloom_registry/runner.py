@@ -161,6 +161,7 @@ class Runner:
             objects=self._objects,
             fetch=self._cache.materialize,
         )
+        await self._builds.prepared(build)
         result = await self._run_child(workspace)
         files = await self._objects.put_directory(workspace.out)
         manifest = result_manifest(result, files, source=source, base=base)

@@ -42,6 +42,7 @@ SCOPES = {
     "GetBuild": "registry:read",
     "ListBuilds": "registry:read",
     "CancelBuild": "registry:write",
+    "CancelFencedBuilds": "registry:write",
 }
 
 
@@ -260,3 +261,12 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
 
     async def CancelBuild(self, request: registry_pb2.CancelBuildRequest, context: Any) -> builds_pb2.Build:  # noqa: N802
         return mapping.to_build(await self._builds.request_cancel(parse_name(request.name, "builds")))
+
+    async def CancelFencedBuilds(  # noqa: N802
+        self, request: registry_pb2.CancelFencedBuildsRequest, context: Any
+    ) -> registry_pb2.CancelFencedBuildsResponse:
+        fence = mapping.from_fence(request.fence)
+        if fence is None:
+            raise InvalidArgument("fence.scope: it names what the builds were asked for under", field="fence.scope")
+        stopped = await self._builds.cancel_fenced(fence)
+        return registry_pb2.CancelFencedBuildsResponse(builds=[mapping.to_build(build) for build in stopped])

@@ -7,7 +7,6 @@ takes over finds what an earlier one has finished, or has begun.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version as distribution_version
 from typing import TypeVar
@@ -26,7 +25,7 @@ from tuneloom_trainer.jobs import Job
 from tuneloom_trainer.launchers import StoredCheckpoint
 
 BUILD_POLL_SECONDS = 0.2
-CANCEL_PATIENCE_SECONDS = 10.0
+CANCEL_PATIENCE_SECONDS = 3.0
 PATIENCE_SECONDS = 600.0
 """After this the attempt ends and the job waits in the queue, where it holds no slot."""
 T = TypeVar("T")
@@ -42,7 +41,6 @@ class Publisher:
         self._objects = objects
         self._registry = registry
         self._poll_seconds = poll_seconds
-        self._running: defaultdict[str, set[str]] = defaultdict(set)
 
     async def manifest(self, version: str) -> Manifest:
         """The manifest of a version that is known to exist."""
@@ -106,21 +104,15 @@ class Publisher:
             except Aborted:  # somebody else moved it: look again
                 continue
 
-    def forget(self, job: Job) -> None:
-        """The job's attempt is over; its builds end by themselves."""
-        self._running.pop(job.id, None)
-
     async def cancel(self, job: Job) -> None:
-        """Asks the builds that run for a job to stop; one that cannot be reached is left to end by itself."""
-        for name in sorted(self._running.pop(job.id, ())):
-            try:
-                await patiently(
-                    lambda name=name: self._registry.cancel_build(name),  # type: ignore[misc]
-                    what="cancel a build",
-                    seconds=CANCEL_PATIENCE_SECONDS,
-                )
-            except TuneloomError as error:
-                log.warning(f"{name} was not cancelled: {error}", job=job.id)
+        """Stops what any attempt of a cancelled job has asked for, and what one may still publish; raises Unavailable
+        when the registry does not hear it soon."""
+        after_all = Fence(job.name, job.lease_epoch + 1)
+        await patiently(
+            lambda: self._registry.cancel_fenced_builds(after_all),
+            what="cancel a job's builds",
+            seconds=CANCEL_PATIENCE_SECONDS,
+        )
 
     async def _move_default(self, job: Job, number: int, *, expected: int) -> None:
         await self._reach(lambda: self._registry.set_alias(job.output_model, DEFAULT_ALIAS, number, expected=expected))
@@ -130,7 +122,7 @@ class Publisher:
         return await self._ended(job, await self._ask(job, spec, target_model, aliases, request))
 
     async def _ask(self, job: Job, spec: BuildSpec, target_model: str, aliases: Sequence[str], request: str) -> Build:
-        build = await self._reach(
+        return await self._reach(
             lambda: self._registry.create_build(
                 spec,
                 target_model=target_model,
@@ -139,12 +131,9 @@ class Publisher:
                 request_id=f"{job.id}-{request}",
             )
         )
-        self._running[job.id].add(build.name)
-        return build
 
     async def _ended(self, job: Job, build: Build) -> str:
         ended = await self._registry.ended(build, poll_seconds=self._poll_seconds)
-        self._running[job.id].discard(build.name)
         if ended.state is not BuildState.SUCCEEDED:
             raise FailedPrecondition(f"{ended.name} {ended.state}: {ended.error}", reason="BUILD_FAILED")
         return str(ended.result_version)

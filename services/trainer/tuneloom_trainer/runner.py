@@ -18,10 +18,10 @@ from tuneloom_common.queue import LeaseLost, Retry
 from tuneloom_trainer.attempts import Again, Attempt, Ending, Hopeless, Parts, Paused, Succeeded
 from tuneloom_trainer.jobs import Job, JobState
 from tuneloom_trainer.store import JobStore
-from tuneloom_trainer.store.rows import QUEUED, requests_of
+from tuneloom_trainer.store.rows import IDLE_CANCELLED, QUEUED, requests_of
 
 APPLY_PATIENCE_SECONDS = 120.0
-SWEEP_SECONDS = 60.0
+SWEEP_SECONDS = 30.0
 log = structlog.get_logger()
 
 
@@ -66,13 +66,10 @@ class Runner:
         except LeaseLost:
             log.warning("the lease is lost, dropping the work", job=job.id, epoch=job.lease_epoch)
         except CancelRequested:
-            await self._parts.publisher.cancel(job)
             await self._cancelled(job)
         except asyncio.CancelledError:
             await self._shut_down(job)
             raise
-        finally:
-            self._parts.publisher.forget(job)
 
     async def _attempt(self, job: Job) -> Ending:
         attempt = Attempt(job, self._parts)
@@ -128,8 +125,19 @@ class Runner:
                 await self._store_end(lambda: self._queue.put_back(job, why, error))
 
     async def _cancelled(self, job: Job) -> None:
+        """A registry that is away does not hold up a cancel: the sweep tells it of jobs whose files are still here."""
+        heard = await self._stop_builds(job)
         await self._store_end(lambda: self._queue.finish(job, JobState.CANCELLED))
-        await self._parts.launcher.clean(job.id)
+        if heard:
+            await self._parts.launcher.clean(job.id)
+
+    async def _stop_builds(self, job: Job) -> bool:
+        try:
+            await self._parts.publisher.cancel(job)
+        except PASSING as error:
+            log.warning(f"the builds of {job.name} are not cancelled yet: {error_line(error)}", job=job.id)
+            return False
+        return True
 
     async def _shut_down(self, job: Job) -> None:
         try:
@@ -142,17 +150,19 @@ class Runner:
 
     async def _sweep(self) -> None:
         """Cleans up after jobs that ended while no runner held them, such as one cancelled while paused."""
-        while True:
-            try:
-                for job_id in await self._parts.launcher.kept():
-                    if await self._is_over(job_id):
-                        await self._parts.launcher.clean(job_id)
-            except (*PASSING, OSError) as error:
-                log.warning(f"cannot clean up, trying again later: {error_line(error)}")
-            await asyncio.sleep(SWEEP_SECONDS)
+        with self._notifier.subscribe(IDLE_CANCELLED) as cancelled:
+            while True:
+                try:
+                    for job_id in await self._parts.launcher.kept():
+                        await self._sweep_up(job_id)
+                except (*PASSING, OSError) as error:
+                    log.warning(f"cannot clean up, trying again later: {error_line(error)}")
+                await cancelled.wait(SWEEP_SECONDS)
 
-    async def _is_over(self, job_id: str) -> bool:
+    async def _sweep_up(self, job_id: str) -> None:
         try:
-            return (await self._store.get(job_id)).state.final
-        except NotFound:
-            return False
+            job = await self._store.get(job_id)
+        except NotFound:  # of another store: not ours to remove
+            return
+        if job.state.final and (job.state is not JobState.CANCELLED or await self._stop_builds(job)):
+            await self._parts.launcher.clean(job_id)

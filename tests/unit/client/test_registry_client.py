@@ -119,6 +119,7 @@ async def test_a_build_is_asked_for_once(registry: RegistryClient, tmp_path: Pat
     assert (build.action, build.source, build.target_aliases) == ("merge", str(adapter.name), ("merged",))
     assert (build.state, build.end_time) == (BuildState.QUEUED, None)
     assert await registry.builds() == [build]
+    assert await registry.cancel_fenced_builds(Fence("trainingJobs/job-2", 1)) == []
     stopped = await registry.cancel_build(build.name)
     assert await registry.ended(stopped, poll_seconds=0) == stopped
     with pytest.raises(InvalidArgument) as caught:

@@ -232,3 +232,41 @@ async def test_a_build_that_failed_by_its_old_fence_alone_is_done_for_the_newer_
     assert (again.id, again.state, again.error) == (build.id, BuildState.QUEUED, "")
     done = await builds.succeed(await claimed(builds), manifest("y"), versions)
     assert done.state is BuildState.SUCCEEDED
+
+
+async def test_what_earlier_epochs_asked_for_is_stopped_and_registers_nothing_more(
+    builds: BuildStore, versions: VersionStore
+) -> None:
+    ran, queued = [await queue(builds, fence=Fence("jobs/1", epoch), request_id=str(epoch)) for epoch in (1, 2)]
+    other, newer = await queue(builds, fence=Fence("jobs/2", 1)), await queue(builds, fence=Fence("jobs/1", 3))
+    claim = await claimed(builds)
+    assert claim.id == ran.id
+
+    stopped = await builds.cancel_fenced(Fence("jobs/1", 3))
+
+    assert [build.id for build in stopped] == [ran.id, queued.id]
+    assert await builds.is_cancelled(claim)
+    states = [(await builds.get(build.id)).state for build in (ran, queued, other, newer)]
+    assert states == [BuildState.RUNNING, BuildState.CANCELLED, BuildState.QUEUED, BuildState.QUEUED]
+    late = (
+        builds.succeed(claim, manifest("late"), versions),
+        queue(builds, fence=Fence("jobs/1", 2)),
+        versions.create_version("models/out", manifest("late"), fence=Fence("jobs/1", 2)),
+    )
+    for write in late:
+        with pytest.raises(FailedPrecondition, match="has lost its lease to epoch 3"):
+            await write
+    assert (await versions.get_collection("models/out")).latest_version == 0
+    assert await builds.cancel_fenced(Fence("jobs/1", 3)) == [await builds.get(ran.id)]
+
+
+async def test_only_the_time_something_was_away_counts(builds: BuildStore, clock: Clock) -> None:
+    """Away for 23 hours, there again, away for two hours more: not 25 hours away."""
+    await queue(builds)
+    assert await builds.put_back(await claimed(builds), Retry.UNAVAILABLE, "the store is away")
+    clock.advance(23 * 3600)
+    build = await claimed(builds)
+    await builds.prepared(build)
+    assert await builds.put_back(build, Retry.UNAVAILABLE, "the store is away")
+    clock.advance(2 * 3600)
+    assert await builds.put_back(await claimed(builds), Retry.UNAVAILABLE, "the store is away")

@@ -501,6 +501,8 @@ async def test_a_build_is_queued_with_what_was_asked(registry: Registry) -> None
     assert list((await registry.stub.ListBuilds(pb.ListBuildsRequest())).builds) == [build]
     cancelled = await registry.stub.CancelBuild(pb.CancelBuildRequest(name=build.name))
     assert cancelled.state == builds_pb2.BUILD_STATE_CANCELLED
+    nameless = registry.stub.CancelFencedBuilds(pb.CancelFencedBuildsRequest())
+    assert (await refused(nameless, InvalidArgument)).field == "fence.scope"
 
 
 async def test_a_build_that_cannot_work_is_refused_at_once(registry: Registry) -> None:

@@ -43,7 +43,7 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
         self.build_held = False
         self.merge_error = ""
         self.asked: list[registry_pb2.CreateBuildRequest] = []
-        self.cancelled: list[str] = []
+        self.cancelled: list[tuple[str, int]] = []
         self.aliases: dict[str, int] = {}
         self.down = 0
 
@@ -110,9 +110,11 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
     async def GetBuild(self, request: Any, context: Any) -> builds_pb2.Build:
         return self._build(int(request.name.removeprefix("builds/b")))
 
-    async def CancelBuild(self, request: Any, context: Any) -> builds_pb2.Build:
-        self.cancelled.append(request.name)
-        return self._build(int(request.name.removeprefix("builds/b")))
+    async def CancelFencedBuilds(self, request: Any, context: Any) -> registry_pb2.CancelFencedBuildsResponse:
+        self._maybe_down()
+        self._check_fence(request.fence)
+        self.cancelled.append((request.fence.scope, request.fence.epoch))
+        return registry_pb2.CancelFencedBuildsResponse()
 
     def _build(self, index: int) -> builds_pb2.Build:
         name, build = f"builds/b{index}", self.builds[index].build

@@ -114,7 +114,6 @@ async def test_a_job_trains_publishes_and_succeeds(app: TrainerApp, registry: Fa
     assert told.count("progress") == 1
     assert told[-4:] == ["checkpoint", "note", "note", "succeeded"]  # registered in order, beside the training
     assert told.count("checkpoint") == 2
-    assert not app.runner._parts.publisher._running  # nothing is kept of a job that is over
     assert (done.result_version, done.merged_version) == ("models/assistant/versions/1", "models/assistant/versions/2")
     assert done.progress is not None
     assert done.progress.step == 2
@@ -390,7 +389,37 @@ async def test_a_cancel_while_it_is_merged_is_carried_to_the_registry(app: Train
         await eventually(lambda: len(registry.builds) >= 3)
         await app.store.request_cancel(job.id)
         await until_state(app, job, JobState.CANCELLED)
-    assert sorted(registry.cancelled) == ["builds/b0", "builds/b1", "builds/b2"]
+    assert registry.cancelled == [(job.name, 2)]
+
+
+async def test_a_cancel_after_a_restart_reaches_what_the_attempt_before_asked_for(
+    build_app: BuildApp, registry: FakeRegistry
+) -> None:
+    registry.build_held = True
+    first = await build_app()
+    async with running(first):
+        job = await submit(first, registry, "succeed")
+        await eventually(lambda: len(registry.builds) >= 3)
+    await first.store.request_cancel(job.id)  # while no trainer runs
+
+    async with running(await build_app()):
+        await eventually(lambda: registry.cancelled == [(job.name, 2)])
+
+
+async def test_a_registry_that_was_away_hears_of_a_cancel_when_it_is_back(
+    build_app: BuildApp, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    app = await build_app()
+    async with running(app):
+        job = await submit(app, registry, "wait")
+        await until_checkpoint(app, job)
+        registry.down = 1 << 30
+        await app.store.request_cancel(job.id)
+        await until_state(app, job, JobState.CANCELLED)
+    registry.down = 0
+    async with running(app):
+        await eventually(lambda: registry.cancelled == [(job.name, 2)])
+        await eventually(lambda: is_clean(tmp_path, job))
 
 
 async def test_finished_work_is_not_done_again(build_app: BuildApp, registry: FakeRegistry, tmp_path: Path) -> None:

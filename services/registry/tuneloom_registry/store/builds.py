@@ -16,6 +16,7 @@ from tuneloom_common.manifests import Manifest
 from tuneloom_common.notifier import Notifier
 from tuneloom_common.queue import LeasedQueue, Retry
 from tuneloom_registry.builds import Build, BuildSpec, BuildState
+from tuneloom_registry.store.fences import pass_fence
 from tuneloom_registry.store.versions import MODELS, VersionStore
 from tuneloom_registry.tables import builds
 from tuneloom_registry.versions import Fence
@@ -66,6 +67,8 @@ class BuildStore:
                     made = _to_build(found)
                     _require_same(made, spec, target_model, target_aliases, request_id)
                     return await _adopt(db, made, fence)
+            if fence:
+                await pass_fence(db, fence)
             build_id = new_id("build")
             await db.execute(
                 builds.insert().values(
@@ -99,16 +102,20 @@ class BuildStore:
     async def request_cancel(self, build_id: str) -> Build:
         """A queued build ends at once, a running one when its runner notices; a finished one stays as it is."""
         async with self._database.write() as db:
-            one = builds.update().where(builds.c.id == build_id)
-            await db.execute(
-                one.where(builds.c.state == BuildState.QUEUED).values(
-                    state=BuildState.CANCELLED, error="cancelled before it started", end_time=self._clock()
-                )
-            )
-            await db.execute(one.where(builds.c.state == BuildState.RUNNING).values(cancel_requested=True))
+            await self._stop(db, builds.c.id == build_id)
             build = await _get(db, build_id)
         self._changed(build)
         return build
+
+    async def cancel_fenced(self, fence: Fence) -> list[Build]:
+        """As `request_cancel`, for all that was asked for under earlier epochs; nothing more is registered for them."""
+        earlier = sa.and_(builds.c.fence_scope == fence.scope, builds.c.fence_epoch < fence.epoch)
+        async with self._database.write() as db:
+            stopped = [await _get(db, build_id) for build_id in await self._stop(db, earlier)]
+            await pass_fence(db, fence)
+        for build in stopped:
+            self._changed(build)
+        return stopped
 
     # For the runner
 
@@ -127,6 +134,11 @@ class BuildStore:
     async def heartbeat(self, build: Build, *, progress: str) -> None:
         async with self._database.write() as db:
             await self._queue.heartbeat(db, build.lease, progress=progress)
+
+    async def prepared(self, build: Build) -> None:
+        """Everything it needs was there: how long something may be away counts anew."""
+        async with self._database.write() as db:
+            await self._queue.require(db, self._queue.held(build.lease).values(unavailable_since=None))
 
     async def is_cancelled(self, build: Build) -> bool:
         """Whether somebody asked this build to stop."""
@@ -166,6 +178,20 @@ class BuildStore:
             await self._queue.require(db, self._queue.held(build.lease).values(**values))
         self._changed(build)
         return again is not None
+
+    async def _stop(self, db: Transaction, which: sa.ColumnElement[bool]) -> Sequence[str]:
+        """Ids of those that had not ended. Locked first: one may be claimed or put back at the same time."""
+        live = builds.c.state.in_([BuildState.QUEUED, BuildState.RUNNING])
+        query = sa.select(builds.c.id).where(which, live).order_by(builds.c.sequence).with_for_update()
+        ids = (await db.execute(query)).scalars().all()
+        these = builds.update().where(builds.c.id.in_(ids))
+        await db.execute(
+            these.where(builds.c.state == BuildState.QUEUED).values(
+                state=BuildState.CANCELLED, error="cancelled before it started", end_time=self._clock()
+            )
+        )
+        await db.execute(these.where(builds.c.state == BuildState.RUNNING).values(cancel_requested=True))
+        return ids
 
     async def _leave(self, build: Build, **values: Any) -> None:
         async with self._database.write() as db:

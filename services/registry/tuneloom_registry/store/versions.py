@@ -9,10 +9,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from tuneloom_common.database import Database, Transaction, utc
-from tuneloom_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from tuneloom_common.errors import Aborted, AlreadyExists, InvalidArgument, NotFound
 from tuneloom_common.manifests import Manifest
 from tuneloom_common.names import DEFAULT_ALIAS, Reference, VersionName
 from tuneloom_common.notifier import Notifier
+from tuneloom_registry.store.fences import pass_fence
 from tuneloom_registry.store.rows import (
     alias_row,
     number_of_digest,
@@ -21,7 +22,7 @@ from tuneloom_registry.store.rows import (
     read_versions,
     require_collection,
 )
-from tuneloom_registry.tables import aliases, collections, counters, fences, model_events, versions
+from tuneloom_registry.tables import aliases, collections, counters, model_events, versions
 from tuneloom_registry.versions import Alias, Collection, Fence, ModelEvent, Version
 
 MODELS = "models"
@@ -108,7 +109,7 @@ class VersionStore:
         """create_version inside a caller's transaction; the caller notifies."""
         collection = await require_collection(db, parent, lock=True)
         if fence:
-            await _pass_fence(db, fence)
+            await pass_fence(db, fence)
         same = sa.and_(versions.c.parent == parent, versions.c.digest == manifest.digest)
         number = await db.scalar(sa.select(versions.c.number).where(same))
         if number is None:
@@ -247,19 +248,6 @@ def _is_later(manifest: Manifest, *, than: Manifest) -> bool:
     if ours is None or theirs is None or ours.job != theirs.job:
         return False
     return ours.step is not None and theirs.step is not None and ours.step > theirs.step
-
-
-async def _pass_fence(db: Transaction, fence: Fence) -> None:
-    seen = await db.scalar(sa.select(fences.c.epoch).where(fences.c.scope == fence.scope).with_for_update())
-    if seen is None:
-        await db.execute(fences.insert().values(scope=fence.scope, epoch=fence.epoch))
-    elif fence.epoch < seen:
-        raise FailedPrecondition(
-            f"{fence.lost} to epoch {seen}; nothing was registered",
-            reason="LEASE_LOST",
-        )
-    elif fence.epoch > seen:
-        await db.execute(fences.update().where(fences.c.scope == fence.scope).values(epoch=fence.epoch))
 
 
 async def _row(db: Transaction, where: sa.ColumnElement[bool]) -> Any:

@@ -15,7 +15,16 @@ from tuneloom_common.ids import new_id
 from tuneloom_common.notifier import Notifier
 from tuneloom_trainer.jobs import MOVES, Artifact, Checkpoint, Job, JobEvent, JobState, StateChanged, read_body
 from tuneloom_trainer.specs import TrainingSpec
-from tuneloom_trainer.store.rows import QUEUED, append, move, read_job, requests_of, to_checkpoint, to_job
+from tuneloom_trainer.store.rows import (
+    IDLE_CANCELLED,
+    QUEUED,
+    append,
+    move,
+    read_job,
+    requests_of,
+    to_checkpoint,
+    to_job,
+)
 from tuneloom_trainer.tables import checkpoints, job_events, jobs
 
 
@@ -150,6 +159,8 @@ class JobStore:
                 raise FailedPrecondition(f"{job.name} is {job.state}; it is too late to {verb} it")
             job = await move(db, job, target, now=self._clock(), reason=f"{verb} requested")
         self.notifier.notify(job.name, requests_of(job_id))
+        if job.state is JobState.CANCELLED:
+            self.notifier.notify(IDLE_CANCELLED)
         return job
 
 

@@ -19,6 +19,9 @@ from tuneloom_trainer.training_events import EventBody, Progress
 QUEUED = "trainingJobs"
 """What the notifier tells runners under when there may be work; changes of one job are told under its name."""
 
+IDLE_CANCELLED = f"{QUEUED}/cancelled"
+"""What the notifier tells runners under when a job was cancelled that none of them holds."""
+
 
 def requests_of(job_id: str) -> str:
     """What the notifier tells the runner of a job under when a client asks it to stop."""

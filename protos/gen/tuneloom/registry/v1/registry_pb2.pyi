@@ -656,6 +656,54 @@ class ListBuildsResponse(_message.Message):
 Global___ListBuildsResponse: _TypeAlias = ListBuildsResponse  # noqa: Y015
 
 @_typing.final
+class CancelFencedBuildsRequest(_message.Message):
+    """Whose builds to stop."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def fence(self) -> _fence_pb2.Fence:
+        """The scope whose builds stop, and the first epoch that may publish again."""
+
+    def __init__(
+        self,
+        *,
+        fence: _fence_pb2.Fence | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelFencedBuildsRequest: _TypeAlias = CancelFencedBuildsRequest  # noqa: Y015
+
+@_typing.final
+class CancelFencedBuildsResponse(_message.Message):
+    """What was asked to stop."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def builds(self) -> _containers.RepeatedCompositeFieldContainer[_builds_pb2.Build]:
+        """The builds that had not ended."""
+
+    def __init__(
+        self,
+        *,
+        builds: _abc.Iterable[_builds_pb2.Build] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["builds", b"builds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelFencedBuildsResponse: _TypeAlias = CancelFencedBuildsResponse  # noqa: Y015
+
+@_typing.final
 class CancelBuildRequest(_message.Message):
     """Which build to stop."""
 

@@ -130,6 +130,11 @@ class RegistryServiceStub:
                 request_serializer=tuneloom_dot_registry_dot_v1_dot_registry__pb2.CancelBuildRequest.SerializeToString,
                 response_deserializer=tuneloom_dot_registry_dot_v1_dot_builds__pb2.Build.FromString,
                 _registered_method=True)
+        self.CancelFencedBuilds = channel.unary_unary(
+                '/tuneloom.registry.v1.RegistryService/CancelFencedBuilds',
+                request_serializer=tuneloom_dot_registry_dot_v1_dot_registry__pb2.CancelFencedBuildsRequest.SerializeToString,
+                response_deserializer=tuneloom_dot_registry_dot_v1_dot_registry__pb2.CancelFencedBuildsResponse.FromString,
+                _registered_method=True)
 
 
 class RegistryServiceServicer:
@@ -267,6 +272,14 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelFencedBuilds(self, request, context):
+        """Asks every build to stop that was asked for under an earlier epoch of a fence, and refuses whatever is still
+        published under one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -359,6 +372,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.CancelBuild,
                     request_deserializer=tuneloom_dot_registry_dot_v1_dot_registry__pb2.CancelBuildRequest.FromString,
                     response_serializer=tuneloom_dot_registry_dot_v1_dot_builds__pb2.Build.SerializeToString,
+            ),
+            'CancelFencedBuilds': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelFencedBuilds,
+                    request_deserializer=tuneloom_dot_registry_dot_v1_dot_registry__pb2.CancelFencedBuildsRequest.FromString,
+                    response_serializer=tuneloom_dot_registry_dot_v1_dot_registry__pb2.CancelFencedBuildsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -851,6 +869,33 @@ class RegistryService:
             '/tuneloom.registry.v1.RegistryService/CancelBuild',
             tuneloom_dot_registry_dot_v1_dot_registry__pb2.CancelBuildRequest.SerializeToString,
             tuneloom_dot_registry_dot_v1_dot_builds__pb2.Build.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelFencedBuilds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneloom.registry.v1.RegistryService/CancelFencedBuilds',
+            tuneloom_dot_registry_dot_v1_dot_registry__pb2.CancelFencedBuildsRequest.SerializeToString,
+            tuneloom_dot_registry_dot_v1_dot_registry__pb2.CancelFencedBuildsResponse.FromString,
             options,
             channel_credentials,
             insecure,

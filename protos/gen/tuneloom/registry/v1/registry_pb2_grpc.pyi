@@ -79,6 +79,10 @@ class RegistryServiceStub:
     """Lists builds, newest first."""
     CancelBuild: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CancelBuildRequest, _builds_pb2.Build]
     """Asks a build to stop."""
+    CancelFencedBuilds: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CancelFencedBuildsRequest, _registry_pb2.CancelFencedBuildsResponse]
+    """Asks every build to stop that was asked for under an earlier epoch of a fence, and refuses whatever is still
+    published under one.
+    """
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -129,6 +133,10 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Lists builds, newest first."""
     CancelBuild: _aio.UnaryUnaryMultiCallable[_registry_pb2.CancelBuildRequest, _builds_pb2.Build]  # type: ignore[assignment]
     """Asks a build to stop."""
+    CancelFencedBuilds: _aio.UnaryUnaryMultiCallable[_registry_pb2.CancelFencedBuildsRequest, _registry_pb2.CancelFencedBuildsResponse]  # type: ignore[assignment]
+    """Asks every build to stop that was asked for under an earlier epoch of a fence, and refuses whatever is still
+    published under one.
+    """
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps immutable, content-addressed versions of datasets and models.
@@ -284,5 +292,15 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_builds_pb2.Build, _abc.Awaitable[_builds_pb2.Build]]:
         """Asks a build to stop."""
+
+    @_abc_1.abstractmethod
+    def CancelFencedBuilds(
+        self,
+        request: _registry_pb2.CancelFencedBuildsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.CancelFencedBuildsResponse, _abc.Awaitable[_registry_pb2.CancelFencedBuildsResponse]]:
+        """Asks every build to stop that was asked for under an earlier epoch of a fence, and refuses whatever is still
+        published under one.
+        """
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
