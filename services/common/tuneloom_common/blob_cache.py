@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from tuneloom_common.manifests import FileEntry
 from tuneloom_common.objects import ObjectStore
+from tuneloom_common.objects.files import materialize
 
 MARK = ".ok"
 DEFAULT_MAX_BYTES = 100 << 30
@@ -37,18 +37,10 @@ class BlobCache:
 
         They are hard links into the cache: nobody may write to them.
         """
-        staging = directory.with_name(f"{directory.name}.part-{secrets.token_hex(4)}-{os.getpid()}")
         try:
-            for file in files:
-                target = staging / file.path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                await self._provide(file, target)
-            staging.rename(directory)
+            return await materialize(files, directory, self._provide)
         except OSError as error:
             raise self._objects.translate(error) from error
-        finally:
-            await asyncio.to_thread(shutil.rmtree, staging, True)
-        return directory
 
     async def _provide(self, file: FileEntry, target: Path) -> None:
         entry = self._directory / file.sha256

@@ -1,39 +1,22 @@
-"""Object storage: content-addressed blobs, manifests written last.
-
-Layout: `blobs/sha256/<hex>` and `manifests/<digest>.json`. Blobs and manifests are immutable and created with
-put-if-absent; readers follow a manifest, never a prefix listing, and verify every byte against its hash.
-"""
+"""Blobs and manifests, whatever they are stored in."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlparse
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, MemoryStore, S3Store
 
-from tuneloom_common.errors import (
-    DataLoss,
-    InvalidArgument,
-    NotFound,
-    ResourceExhausted,
-    TuneloomError,
-    Unavailable,
-)
+from tuneloom_common.errors import DataLoss, NotFound, TuneloomError
 from tuneloom_common.manifests import FileEntry, Manifest
-
-CHUNK_BYTES = 1 << 20
-MARKER = ".tuneloom-store"
-"""Lies in the directory of a local store. Where it is missing, the disk is not mounted: nothing there is known to be
-absent, and what was written there would be hidden once the disk is back."""
+from tuneloom_common.objects.faults import translated
+from tuneloom_common.objects.files import CHUNK_BYTES, hash_file, materialize
+from tuneloom_common.objects.places import open_place
 
 
 class ObjectStore:
@@ -41,20 +24,8 @@ class ObjectStore:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        parsed = urlparse(url)
-        self._root: Path | None = None
-        self._store: LocalStore | S3Store | MemoryStore
-        if parsed.scheme == "file" and not parsed.netloc and parsed.path.startswith("/"):
-            self._root = Path(parsed.path)
-            self._store = LocalStore(prefix=self._root, mkdir=True)
-            if not (self._root / MARKER).exists():  # a store may be mounted read-only
-                (self._root / MARKER).touch()
-        elif parsed.scheme == "s3":
-            self._store = S3Store.from_url(url)
-        elif parsed.scheme == "memory":
-            self._store = MemoryStore()
-        else:
-            raise InvalidArgument(f"object store URL {url!r}: use file:///directory or s3://bucket/prefix")
+        self._place = open_place(url)
+        self._store = self._place.store
 
     async def put_file(self, path: Path, *, name: str) -> FileEntry:
         """Stores a local file's content under its hash, unless it is there already."""
@@ -67,10 +38,10 @@ class ObjectStore:
         blob is replaced."""
         if await self.holds(sha256, size=size):
             return
-        self._require_store()
+        self._place.require()
         try:
             await obstore.put_async(self._store, _blob(sha256), path)
-            await self._settle(_blob(sha256))
+            await self._place.settle(_blob(sha256))
         except (BaseError, OSError) as error:
             raise self.translate(error) from error
 
@@ -84,7 +55,7 @@ class ObjectStore:
         try:
             return (await obstore.head_async(self._store, _blob(sha256)))["size"] == size
         except FileNotFoundError:
-            self._require_store()
+            self._place.require()
             return False
         except BaseError as error:
             raise self.translate(error) from error
@@ -140,10 +111,10 @@ class ObjectStore:
 
     async def _write_manifest(self, manifest: Manifest, *, mode: Literal["create", "overwrite"]) -> None:
         name = _manifest(manifest.digest)
-        self._require_store()
+        self._place.require()
         try:
             await obstore.put_async(self._store, name, manifest.canonical(), mode=mode, use_multipart=False)
-            await self._settle(name)
+            await self._place.settle(name)
         except AlreadyExistsError:
             raise
         except (BaseError, OSError) as error:
@@ -174,23 +145,14 @@ class ObjectStore:
 
         On a local store the files are hard links to the blobs: nobody may write to them.
         """
-        staging = directory.with_name(f"{directory.name}.part-{secrets.token_hex(4)}-{os.getpid()}")
         try:
-            for file in files:
-                target = staging / file.path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                await self.fetch(file, target)
-            staging.rename(directory)
+            return await materialize(files, directory, self.fetch)
         except (BaseError, OSError) as error:
             raise self.translate(error) from error
-        finally:
-            await asyncio.to_thread(shutil.rmtree, staging, True)
-        return directory
 
     async def fetch(self, file: FileEntry, target: Path) -> None:
         """Makes one blob available as a file that must not exist yet, verified."""
-        if self._root is not None and await asyncio.to_thread(self._link, self._root / _blob(file.sha256), target):
-            sha256, _ = await asyncio.to_thread(hash_file, target)
+        if (sha256 := await self._place.link(_blob(file.sha256), target)) is not None:
             if sha256 != file.sha256:
                 target.unlink()
                 raise await self._damaged(file.sha256)
@@ -199,23 +161,10 @@ class ObjectStore:
             async for chunk in self.read_blob(file.sha256):
                 await asyncio.to_thread(output.write, chunk)
 
-    def _link(self, source: Path, target: Path) -> bool:
-        try:
-            os.link(source, target)
-        except FileNotFoundError:
-            raise self._absent(f"blob {source.name}") from None
-        except OSError:  # another file system
-            return False
-        return True
-
     def _absent(self, what: str) -> TuneloomError:
         """Raises Unavailable when nothing can be said about what is stored."""
-        self._require_store()
+        self._place.require()
         return NotFound(f"{what} is not stored; upload it first")
-
-    def _require_store(self) -> None:
-        if self._root is not None and not (self._root / MARKER).exists():
-            raise Unavailable(f"object store {self.url} is away: it has no {MARKER}; mount its disk again")
 
     async def _damaged(self, sha256: str) -> DataLoss:
         """Puts a blob aside whose bytes are not what its name says, so that uploading it again mends it."""
@@ -239,40 +188,9 @@ class ObjectStore:
             return False
         return hasher.hexdigest() == sha256
 
-    async def _settle(self, name: str) -> None:
-        # A local store renames without syncing; what was acknowledged must outlive a power cut.
-        if self._root is not None:
-            path = self._root / name
-            await asyncio.to_thread(sync, path)
-            await asyncio.to_thread(sync, path.parent)
-
     def translate(self, error: Exception) -> Exception:
         """A storage library's or the system's error as one of ours."""
-        if isinstance(error, TuneloomError):
-            return error
-        text = str(error)
-        if "No space left" in text or "Disk quota" in text:
-            return ResourceExhausted(
-                f"no space left in {self.url}; free some space and repeat the call, nothing stored was lost",
-                reason="DISK_FULL",
-            )
-        return Unavailable(f"object store {self.url} failed: {text.splitlines()[0][:200]}")
-
-
-def sync(path: Path) -> None:
-    """Waits until a file's content, or a directory's entries, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def hash_file(path: Path) -> tuple[str, int]:
-    """sha256 in hex and size in bytes."""
-    with path.open("rb") as source:
-        digest = hashlib.file_digest(source, "sha256").hexdigest()
-        return digest, source.tell()
+        return translated(error, url=self.url)
 
 
 def _blob(sha256: str) -> str:
