@@ -26,7 +26,7 @@ from tuneloom_registry.datasets import DatasetChecks
 from tuneloom_registry.runner import Runner, Transforms
 from tuneloom_registry.service import SCOPES, RegistryService
 from tuneloom_registry.settings import RegistrySettings
-from tuneloom_registry.store import BuildStore, VersionStore
+from tuneloom_registry.store import BuildStore, ObjectStoreRecord, VersionStore
 
 SERVICE_NAME = "tuneloom.registry.v1.RegistryService"
 log = structlog.get_logger()
@@ -53,6 +53,7 @@ async def build(settings: RegistrySettings, stack: AsyncExitStack) -> RegistryAp
         database, lease=timedelta(seconds=settings.build_lease_seconds), max_attempts=settings.build_max_attempts
     )
     objects = ObjectStore(settings.objects_url)
+    await objects.recognise(ObjectStoreRecord(database), setting="TUNELOOM_REGISTRY_OBJECTS_URL")
     staging = settings.work_dir / "uploads"
     shutil.rmtree(staging, ignore_errors=True)  # what a kill left half received
     staging.mkdir(parents=True, mode=0o700)

@@ -54,6 +54,12 @@ counters = sa.Table(
     sa.Column("name", sa.String, primary_key=True),
     sa.Column("value", sa.Integer),
 )
+object_store = sa.Table(
+    "object_store",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("identity", sa.String),
+)
 builds = sa.Table(
     "builds",
     metadata,

@@ -23,8 +23,8 @@ class Counting(ObjectStore):
 
 
 @pytest.fixture(params=["file", "memory"])
-def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Counting:
-    return Counting(f"file://{tmp_path}/objects" if request.param == "file" else "memory://")
+async def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Counting:
+    return await Counting(f"file://{tmp_path}/objects" if request.param == "file" else "memory://").create()
 
 
 async def put(objects: ObjectStore, tmp_path: Path, content: bytes, *, name: str = "a") -> FileEntry:
@@ -61,7 +61,7 @@ async def test_an_entry_that_was_written_to_is_verified_again(tmp_path: Path) ->
 
 
 async def test_a_damaged_blob_is_not_cached(tmp_path: Path) -> None:
-    objects = ObjectStore(f"file://{tmp_path}/objects")
+    objects = await ObjectStore(f"file://{tmp_path}/objects").create()
     entry = await put(objects, tmp_path, b"hello")
     (tmp_path / "objects/blobs/sha256" / entry.sha256).write_bytes(b"jello")
     cache = BlobCache(objects, tmp_path / "cache")

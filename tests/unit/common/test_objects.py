@@ -18,13 +18,13 @@ SMALL = b"hello"
 
 
 @pytest.fixture(params=["file", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    return ObjectStore("memory://" if request.param == "memory" else f"file://{tmp_path}/objects")
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    return await ObjectStore("memory://" if request.param == "memory" else f"file://{tmp_path}/objects").create()
 
 
 @pytest.fixture
-def local(tmp_path: Path) -> ObjectStore:
-    return ObjectStore(f"file://{tmp_path}/objects")
+async def local(tmp_path: Path) -> ObjectStore:
+    return await ObjectStore(f"file://{tmp_path}/objects").create()
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ async def test_a_cancelled_materialize_leaves_nothing(tmp_path: Path) -> None:
             reached.set()
             await asyncio.Event().wait()
 
-    store = Slow(f"file://{tmp_path}/objects")
+    store = await Slow(f"file://{tmp_path}/objects").create()
     entry = await put(store, tmp_path)
     work = asyncio.create_task(store.materialize([entry], tmp_path / "out"))
     await asyncio.wait_for(reached.wait(), 5)
@@ -290,7 +290,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("size", [300_000, 12 * CHUNK_BYTES], ids=["one-part", "many-parts"])
 async def test_a_full_disk_says_so_and_shows_nothing_half(tiny_disk: Path, tmp_path: Path, size: int) -> None:
-    store = ObjectStore(f"file://{tiny_disk}/objects")
+    store = await ObjectStore(f"file://{tiny_disk}/objects").create()
     kept = await put(store, tmp_path)
     with pytest.raises(ResourceExhausted, match="no space left") as caught:
         await put(store, tmp_path, os.urandom(size))
@@ -302,7 +302,7 @@ async def test_a_full_disk_says_so_and_shows_nothing_half(tiny_disk: Path, tmp_p
 
 
 async def test_materializing_onto_a_full_disk_leaves_nothing(tiny_disk: Path, tmp_path: Path) -> None:
-    store = ObjectStore(f"file://{tmp_path}/objects")
+    store = await ObjectStore(f"file://{tmp_path}/objects").create()
     entry = await put(store, tmp_path, os.urandom(300_000))
     with pytest.raises(ResourceExhausted):
         await store.materialize([entry], tiny_disk / "out")
@@ -310,7 +310,7 @@ async def test_materializing_onto_a_full_disk_leaves_nothing(tiny_disk: Path, tm
 
 
 async def test_another_file_system_gets_verified_copies(tiny_disk: Path, tmp_path: Path, blobs: Path) -> None:
-    store = ObjectStore(f"file://{tmp_path}/objects")
+    store = await ObjectStore(f"file://{tmp_path}/objects").create()
     entry = await put(store, tmp_path)
     out = await store.materialize([entry], tiny_disk / "out")
     assert (out / "a").read_bytes() == SMALL

@@ -103,7 +103,7 @@ class FakeRegistry(registry_pb2_grpc.RegistryServiceServicer):
 @asynccontextmanager
 async def running_registry(root: Path) -> AsyncIterator[FakeRegistry]:
     """With its object store in `root/objects`."""
-    objects = ObjectStore(f"file://{root / 'objects'}")
+    objects = await ObjectStore(f"file://{root / 'objects'}").create()
     registry = FakeRegistry(objects, root / "staging")  # type: ignore[abstract]  # the rest answers UNIMPLEMENTED
     server = await build_server(
         domain="registry.tuneloom",

@@ -31,7 +31,7 @@ class Killed:
 
 
 async def require(tmp_path: Path, command: Killed) -> None:
-    objects = ObjectStore(f"file://{tmp_path}/objects")
+    objects = await ObjectStore(f"file://{tmp_path}/objects").create()
     file = tmp_path / "rows"
     file.write_text(ROW)
     manifest = Manifest(kind="dataset", files=(await objects.put_file(file, name="data.jsonl"),))

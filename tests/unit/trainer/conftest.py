@@ -94,7 +94,7 @@ def create(store: JobStore) -> CreateJob:
 @pytest.fixture
 async def registry(tmp_path: Path) -> FakeRegistry:
     """A registry that knows the base "seed", its merged "coach", the dataset "datasets/chats" and an adapter."""
-    registry = FakeRegistry(ObjectStore(f"file://{tmp_path}/objects"), tmp_path / "staging")
+    registry = FakeRegistry(await ObjectStore(f"file://{tmp_path}/objects").create(), tmp_path / "staging")
     await registry.publish("seed", "base", {"config.json": CONFIG})
     await registry.publish("coach", "merged", {"config.json": CONFIG + b" "})
     await registry.publish("alien", "base", {"config.json": b'{"model_type": "quux"}'})

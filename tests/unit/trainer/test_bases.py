@@ -33,8 +33,8 @@ def header(shapes: dict[str, list[int]]) -> bytes:
 
 
 @pytest.fixture
-def objects(tmp_path: Path) -> ObjectStore:
-    return ObjectStore(f"file://{tmp_path}/objects")
+async def objects(tmp_path: Path) -> ObjectStore:
+    return await ObjectStore(f"file://{tmp_path}/objects").create()
 
 
 async def stored(objects: ObjectStore, directory: Path, **files: bytes) -> Manifest:

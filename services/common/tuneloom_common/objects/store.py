@@ -7,15 +7,17 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import LocalStore, MemoryStore, S3Store
 
 from tuneloom_common.errors import DataLoss, NotFound, TuneloomError
 from tuneloom_common.manifests import FileEntry, Manifest
 from tuneloom_common.objects.faults import translated
 from tuneloom_common.objects.files import CHUNK_BYTES, hash_file, materialize
+from tuneloom_common.objects.identity import Remembered, recognise
 from tuneloom_common.objects.places import open_place
 
 
@@ -25,7 +27,22 @@ class ObjectStore:
     def __init__(self, url: str) -> None:
         self.url = url
         self._place = open_place(url)
-        self._store = self._place.store
+
+    async def create(self) -> Self:
+        """Makes the store where there is none."""
+        await self._place.mark()
+        return self
+
+    async def recognise(self, remembered: Remembered, *, setting: str) -> None:
+        """Holds the store against what a database knows of it; see `identity`."""
+        try:
+            await recognise(self._place, remembered, url=self.url, setting=setting)
+        except (BaseError, OSError) as error:
+            raise self.translate(error) from error
+
+    @property
+    def _store(self) -> LocalStore | S3Store | MemoryStore:
+        return self._place.store
 
     async def put_file(self, path: Path, *, name: str) -> FileEntry:
         """Stores a local file's content under its hash, unless it is there already."""
@@ -38,7 +55,7 @@ class ObjectStore:
         blob is replaced."""
         if await self.holds(sha256, size=size):
             return
-        self._place.require()
+        await self._place.require()
         try:
             await obstore.put_async(self._store, _blob(sha256), path)
             await self._place.settle(_blob(sha256))
@@ -55,7 +72,7 @@ class ObjectStore:
         try:
             return (await obstore.head_async(self._store, _blob(sha256)))["size"] == size
         except FileNotFoundError:
-            self._place.require()
+            await self._place.require()
             return False
         except BaseError as error:
             raise self.translate(error) from error
@@ -76,7 +93,7 @@ class ObjectStore:
         try:
             return bytes(await obstore.get_range_async(self._store, _blob(sha256), start=start, end=end))
         except FileNotFoundError:
-            raise self._absent(f"blob {sha256}") from None
+            raise await self._absent(f"blob {sha256}") from None
         except (BaseError, OSError) as error:
             raise self.translate(error) from error
 
@@ -90,7 +107,7 @@ class ObjectStore:
                 hasher.update(data)
                 yield data
         except FileNotFoundError:
-            raise self._absent(f"blob {sha256}") from None
+            raise await self._absent(f"blob {sha256}") from None
         except (BaseError, OSError) as error:
             raise self.translate(error) from error
         if hasher.hexdigest() != sha256:
@@ -111,7 +128,7 @@ class ObjectStore:
 
     async def _write_manifest(self, manifest: Manifest, *, mode: Literal["create", "overwrite"]) -> None:
         name = _manifest(manifest.digest)
-        self._place.require()
+        await self._place.require()
         try:
             await obstore.put_async(self._store, name, manifest.canonical(), mode=mode, use_multipart=False)
             await self._place.settle(name)
@@ -133,7 +150,7 @@ class ObjectStore:
             answer = await obstore.get_async(self._store, _manifest(digest))
             data = bytes(await answer.bytes_async())
         except FileNotFoundError:
-            raise self._absent(f"manifest {digest}") from None
+            raise await self._absent(f"manifest {digest}") from None
         except (BaseError, OSError) as error:
             raise self.translate(error) from error
         if hashlib.sha256(data).hexdigest() != digest:
@@ -161,9 +178,9 @@ class ObjectStore:
             async for chunk in self.read_blob(file.sha256):
                 await asyncio.to_thread(output.write, chunk)
 
-    def _absent(self, what: str) -> TuneloomError:
+    async def _absent(self, what: str) -> TuneloomError:
         """Raises Unavailable when nothing can be said about what is stored."""
-        self._place.require()
+        await self._place.require()
         return NotFound(f"{what} is not stored; upload it first")
 
     async def _damaged(self, sha256: str) -> DataLoss:

@@ -71,7 +71,7 @@ def train(base: Path, checkpoint: Path) -> Any:
 
 async def converted(tmp_path: Path, base: Path) -> Path:
     """Through the object store, so that only declared inputs are there."""
-    objects = ObjectStore(f"file://{tmp_path}/objects")
+    objects = await ObjectStore(f"file://{tmp_path}/objects").create()
     workspace = Workspace(tmp_path / "workspace")
     spec = TransformSpec(action="convert", base_name="qwen--0123456789ab")
     source = Manifest(

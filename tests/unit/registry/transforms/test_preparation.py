@@ -51,8 +51,8 @@ class CountingStore(ObjectStore):
 
 
 @pytest.fixture
-def objects(tmp_path: Path) -> CountingStore:
-    return CountingStore(f"file://{tmp_path}/objects")
+async def objects(tmp_path: Path) -> CountingStore:
+    return await CountingStore(f"file://{tmp_path}/objects").create()
 
 
 @pytest.fixture
