@@ -42,7 +42,7 @@ async def patient(
         pause = min(2 * pause, LAST_PAUSE_SECONDS)
 
 
-def error_line(error: Exception) -> str:
+def error_line(error: BaseException) -> str:
     """A database's error without its statement and parameters, which hold people's data."""
     cause = getattr(error, "orig", None) or error
     return (str(cause).splitlines() or [type(cause).__name__])[0][:300]

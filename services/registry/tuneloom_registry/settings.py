@@ -10,12 +10,12 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from tuneloom_common.blob_cache import DEFAULT_MAX_BYTES
+from tuneloom_common.database import DatabaseSettings
 from tuneloom_common.principals import PrincipalEntry
-from tuneloom_common.settings import ServiceSettings
 from tuneloom_data.limits import MAX_FILE_BYTES, MAX_MEMORY_BYTES, MAX_ROW_BYTES, MAX_SECONDS
 
 
-class RegistrySettings(ServiceSettings):
+class RegistrySettings(DatabaseSettings):
     """Where the registry listens, stores and builds."""
 
     model_config = SettingsConfigDict(env_prefix="TUNELOOM_REGISTRY_", frozen=True, extra="ignore")

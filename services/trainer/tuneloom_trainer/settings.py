@@ -10,11 +10,11 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from tuneloom_common.blob_cache import DEFAULT_MAX_BYTES
+from tuneloom_common.database import DatabaseSettings
 from tuneloom_common.principals import PrincipalEntry
-from tuneloom_common.settings import ServiceSettings
 
 
-class TrainerSettings(ServiceSettings):
+class TrainerSettings(DatabaseSettings):
     """Where the trainer listens, stores and runs workers."""
 
     model_config = SettingsConfigDict(env_prefix="TUNELOOM_TRAINER_", frozen=True, extra="ignore")

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from tuneloom_common.database import Database, open_database
+from tuneloom_common.database import Database, Limits, open_database
+from tuneloom_common.errors import Unavailable
 
 REGISTRY = "tuneloom_registry.migrations"
 
@@ -217,3 +220,53 @@ async def test_a_cancelled_write_changes_nothing(tmp_path: Path) -> None:
 async def test_a_database_in_memory_is_refused() -> None:
     with pytest.raises(ValueError, match="sqlite\\+aiosqlite:///FILE"):
         await open_database("sqlite+aiosqlite://", migrations=REGISTRY)
+
+
+async def test_a_lock_that_is_held_for_too_long_is_no_failure_of_ours(tmp_path: Path) -> None:
+    database = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY, limits=Limits(lock_seconds=0.05))
+
+    async def insert() -> None:
+        async with database.write() as db:
+            await db.execute(sa.text("INSERT INTO fences VALUES ('b', 1)"))
+
+    with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable, match="stays locked; try again") as caught:
+            await insert()
+        assert caught.value.reason == "DATABASE_BUSY"
+        other.execute("ROLLBACK")
+    await insert()
+    await database.dispose()
+
+
+async def test_a_file_that_cannot_be_opened_is_away(tmp_path: Path) -> None:
+    (tmp_path / "x.db").mkdir()
+    with pytest.raises(Unavailable, match=r"cannot open the database .*x\.db: unable to open") as caught:
+        await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+    assert caught.value.reason == "DATABASE_AWAY"
+
+
+async def test_connections_that_are_all_in_use_are_waited_for_within_bounds(tmp_path: Path) -> None:
+    database = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY, limits=Limits(lock_seconds=0.05))
+
+    async def read_without_end(held: AsyncExitStack) -> None:
+        while True:
+            await held.enter_async_context(database.read())
+
+    async with AsyncExitStack() as held:
+        with pytest.raises(Unavailable, match="connection to the service's database is in use"):
+            await read_without_end(held)
+    await database.dispose()
+
+
+async def test_a_mistake_of_ours_stays_one(tmp_path: Path) -> None:
+    database = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+
+    async def write(statement: str) -> None:
+        async with database.write() as db:
+            await db.execute(sa.text(statement))
+
+    for statement in ("SELECT nonsense", "INSERT INTO fences VALUES ('b', NULL)"):
+        with pytest.raises(sa.exc.DBAPIError):
+            await write(statement)
+    await database.dispose()

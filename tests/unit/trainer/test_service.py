@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -421,3 +422,16 @@ async def test_health_and_reflection_answer(app: TrainerApp) -> None:
         stream = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([request]))
         answers = [answer async for answer in stream]
         assert SERVICE_NAME in [service.name for service in answers[0].list_services_response.service]
+
+
+async def test_a_database_that_is_busy_is_unavailable_and_so_worth_another_try(
+    build_app: BuildApp, tmp_path: Path
+) -> None:
+    app = await build_app(database_lock_seconds=0.02)
+    async with client_of(app) as client:
+        with closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            code, reason, _ = await refusal(client.CreateTrainingJob(wanted(request_id="r")))
+            other.execute("ROLLBACK")
+        assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_BUSY")
+        assert (await client.CreateTrainingJob(wanted(request_id="r"))).name

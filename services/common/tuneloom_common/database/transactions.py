@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from tuneloom_common.database.failures import told_to_callers
+
 T = TypeVar("T")
 
 
@@ -44,6 +46,7 @@ class Transaction:
 class Database:
     """`read` and `write` open one transaction each, which commits at the end of its block.
 
+    A database that is away, busy or full raises Unavailable, from whatever statement met it.
     `turn` is what writers of this process hold while they write, where the database knows only one writer.
     """
 
@@ -73,15 +76,16 @@ class Database:
 
 @asynccontextmanager
 async def _transaction(engine: AsyncEngine) -> AsyncIterator[Transaction]:
-    connection = engine.connect()
-    try:
-        await _uncut(connection.start())
-        await _uncut(connection.begin())
-        yield Transaction(connection)
-        await _uncut(connection.commit())
-    finally:
-        if connection.sync_connection is not None:  # it was started
-            await _uncut(connection.close())  # rolls back what was not committed
+    with told_to_callers():
+        connection = engine.connect()
+        try:
+            await _uncut(connection.start())
+            await _uncut(connection.begin())
+            yield Transaction(connection)
+            await _uncut(connection.commit())
+        finally:
+            if connection.sync_connection is not None:  # it was started
+                await _uncut(connection.close())  # rolls back what was not committed
 
 
 async def _uncut(work: Awaitable[T]) -> T:
