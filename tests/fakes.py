@@ -28,6 +28,7 @@ from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import BaseRef, FileEntry, Manifest
 from tuneloom_common.names import EngineName
 from tuneloom_common.principals import Principals
+from tuneloom_common.tls import ServerTls
 
 
 class FakeRegistry:
@@ -173,7 +174,9 @@ class FakeRegistryService(RegistryServiceServicer):
 
 
 @asynccontextmanager
-async def serve_registry(registry: FakeRegistry, *, token: str | None = None, port: int = 0) -> AsyncIterator[str]:
+async def serve_registry(
+    registry: FakeRegistry, *, token: str | None = None, port: int = 0, tls: ServerTls | None = None
+) -> AsyncIterator[str]:
     """Runs the fake registry as a gRPC server on loopback; yields its address."""
     service = FakeRegistryService(registry)  # type: ignore[abstract]
     server = await build_server(
@@ -186,7 +189,7 @@ async def serve_registry(registry: FakeRegistry, *, token: str | None = None, po
             )
         ],
     )
-    bound = bind(server, f"127.0.0.1:{port}", setting="port")
+    bound = bind(server, f"127.0.0.1:{port}", setting="port", tls=tls)
     await server.start()
     yield f"127.0.0.1:{bound}"
     registry.end_watches()

@@ -9,6 +9,7 @@ import grpc.aio
 
 from tuneloom_client.peer import Peer
 from tuneloom_common.grpc import open_channel
+from tuneloom_common.tls import PeerTls
 
 TIMEOUT_SECONDS = 30.0
 
@@ -20,19 +21,30 @@ class Connection:
     retries: ClassVar[str]
 
     def __init__(
-        self, channel: grpc.aio.Channel, *, token_setting: str = "", timeout_seconds: float = TIMEOUT_SECONDS
+        self,
+        channel: grpc.aio.Channel,
+        *,
+        token_setting: str = "",
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        tls: PeerTls | None = None,
     ) -> None:
         self._channel = channel
-        self._peer = Peer(self.peer_name, token_setting)
+        self._peer = Peer(self.peer_name, token_setting, tls)
         self._timeout = timeout_seconds
 
     @classmethod
     def at(
-        cls, address: str, *, token: str | None, token_setting: str = "", timeout_seconds: float = TIMEOUT_SECONDS
+        cls,
+        address: str,
+        *,
+        token: str | None,
+        token_setting: str = "",
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        tls: PeerTls | None = None,
     ) -> Self:
-        """A client on a channel of its own. Nothing is sent before the first call."""
-        channel = open_channel(address, token=token, service_config=cls.retries)
-        return cls(channel, token_setting=token_setting, timeout_seconds=timeout_seconds)
+        """A client on a channel of its own, see `open_channel`. Nothing is sent before the first call."""
+        channel = open_channel(address, token=token, service_config=cls.retries, tls=tls)
+        return cls(channel, token_setting=token_setting, timeout_seconds=timeout_seconds, tls=tls)
 
     async def close(self) -> None:
         """Ends all calls."""

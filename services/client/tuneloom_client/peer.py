@@ -10,6 +10,7 @@ import grpc
 
 from tuneloom_common.errors import TuneloomError, Unavailable
 from tuneloom_common.grpc import from_rpc_error
+from tuneloom_common.tls import PeerTls
 
 OUR_TOKEN = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 
@@ -24,6 +25,7 @@ class Peer:
 
     name: str
     token_setting: str = ""
+    tls: PeerTls | None = None
 
     @contextmanager
     def called(self) -> Iterator[None]:
@@ -36,7 +38,7 @@ class Peer:
     def _translated(self, error: grpc.aio.AioRpcError) -> TuneloomError:
         if error.code() is grpc.StatusCode.CANCELLED:  # by the peer: our own cancelling is no RpcError
             return Unavailable(f"the {self.name} ended the call; it may be restarting")
-        ours = from_rpc_error(error, self.name)
+        ours = from_rpc_error(error, self.name, tls=self.tls, setting=self.token_setting.removesuffix("TOKEN"))
         if not self.token_setting:
             return ours
         if error.code().name in OUR_TOKEN:

@@ -13,3 +13,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_several(target: str) -> bool:
+    """Whether a gRPC target may mean several servers."""
+    return target.startswith("dns:") or "," in target
+
+
+def join(host: str, port: int) -> str:
+    """host:port, as URLs and gRPC write it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -12,7 +12,10 @@ from collections.abc import Iterable, Mapping
 MASK = "***"
 MIN_SECRET_CHARS = 8
 _SECRET_VARIABLE = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL")
-_PUBLIC_VARIABLE = re.compile(r"SHA256|PRINCIPALS|_FILE$|_PATH$|_URL$|_SECONDS$")
+# The last ones are paths of private keys, which an operator must be told about.
+_PUBLIC_VARIABLE = re.compile(
+    r"SHA256|PRINCIPALS|_FILE$|_PATH$|_URL$|_SECONDS$|^TUNELOOM_\w+_(TLS|REGISTRY|ENGINE_HOST|TRAINER|CLIENT)_KEY$"
+)
 # What follows is never a quote or a backslash, so that JSON stays JSON.
 _LOOKS_SECRET = re.compile(
     r"""(?ix)

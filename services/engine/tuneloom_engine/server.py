@@ -17,6 +17,7 @@ from aiohttp import web
 
 from tuneloom_common.errors import FailedPrecondition
 from tuneloom_common.grpc import stop_signals
+from tuneloom_common.tls import HANDSHAKE_SECONDS, ServerTls
 from tuneloom_engine.app import build
 from tuneloom_engine.edge import DOOR
 from tuneloom_engine.settings import HostSettings
@@ -47,7 +48,12 @@ def listen(settings: HostSettings) -> socket.socket:
 
 @asynccontextmanager
 async def serving(
-    app: web.Application, listener: socket.socket, *, max_connections: int, header_seconds: float = HEADER_SECONDS
+    app: web.Application,
+    listener: socket.socket,
+    *,
+    max_connections: int,
+    header_seconds: float = HEADER_SECONDS,
+    tls: ServerTls | None = None,
 ) -> AsyncIterator[None]:
     """Answers on the listener until the end of the block; running requests then have a moment to finish."""
     runner = web.AppRunner(
@@ -62,7 +68,12 @@ async def serving(
         shutdown_timeout=CONNECTION_GRACE_SECONDS,
     )
     await runner.setup()
-    listening = await asyncio.get_running_loop().create_server(_accepting(app, runner, max_connections), sock=listener)
+    listening = await asyncio.get_running_loop().create_server(
+        _accepting(app, runner, max_connections),
+        sock=listener,
+        ssl=tls.context() if tls else None,
+        ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
+    )
     try:
         yield
     finally:
@@ -73,9 +84,9 @@ async def serving(
 async def run(settings: HostSettings, listener: socket.socket) -> None:
     """Runs until SIGTERM or SIGINT."""
     stop = stop_signals()
-    async with serving(build(settings), listener, max_connections=settings.max_connections):
-        host, port = listener.getsockname()[:2]
-        log.info(f"engine host listens on {host}:{port}", max_replicas=settings.max_replicas)
+    async with serving(build(settings), listener, max_connections=settings.max_connections, tls=settings.tls):
+        shown = settings.shown(listener.getsockname()[1])
+        log.info(f"engine host listens on {shown}", max_replicas=settings.max_replicas)
         await stop.wait()
 
 

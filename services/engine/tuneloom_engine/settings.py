@@ -5,24 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from tuneloom_common.addresses import is_loopback
+from tuneloom_client.access import RegistryAccess
 from tuneloom_common.blob_cache import DEFAULT_MAX_BYTES
-from tuneloom_common.principals import PrincipalEntry
+from tuneloom_common.listening import GuardedSettings
 from tuneloom_common.settings import ServiceSettings
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
-class ResolverSettings(ServiceSettings):
+class ResolverSettings(RegistryAccess):
     """What finding versions takes: for the host, and for the plugin in a vLLM that was started by other means."""
 
     model_config = SettingsConfigDict(env_prefix="TUNELOOM_ENGINE_", frozen=True, extra="ignore")
 
-    registry_address: str = "127.0.0.1:8021"
-    registry_token: SecretStr | None = None
     objects_url: str
     cache_dir: Path = Path(".tuneloom/engine/cache")
     """Where versions are made available, one directory per digest. On the disk of a local object store the
@@ -53,15 +51,10 @@ class HostedSettings(ServiceSettings):
     serves: str
 
 
-class HostSettings(ResolverSettings):
+class HostSettings(GuardedSettings, ResolverSettings):
     """Where the host listens, and how it runs engines."""
 
-    host: str = "127.0.0.1"
     port: int = Field(default=8010, ge=0, le=65535)
-    token: SecretStr | None = Field(default=None, min_length=1)
-    """A token that may do everything here; `principals` are for those who need less (scope `engines:use`).
-    Without both, the host starts only on a loopback address and is open to every program on this machine."""
-    principals: tuple[PrincipalEntry, ...] = Field(default=(), validate_default=True)
     allowed_hosts: tuple[str, ...] = ()
     """Further names by which callers may address this host; a loopback address always has its own."""
     max_connections: int = Field(default=256, ge=1)
@@ -102,16 +95,3 @@ class HostSettings(ResolverSettings):
     """Different adapters in one batch."""
     max_cpu_loras: int = Field(default=16, ge=1)
     """Adapters kept in memory."""
-
-    @field_validator("principals")
-    @classmethod
-    def _not_open_to_others(
-        cls, principals: tuple[PrincipalEntry, ...], info: ValidationInfo
-    ) -> tuple[PrincipalEntry, ...]:
-        host = str(info.data.get("host", ""))
-        if not (principals or info.data.get("token") or is_loopback(host)):
-            raise ValueError(
-                f"needed because the engine host listens on {host}, which other machines can reach; set this or "
-                "TUNELOOM_ENGINE_TOKEN, or let it listen on 127.0.0.1 (TUNELOOM_ENGINE_HOST)"
-            )
-        return principals

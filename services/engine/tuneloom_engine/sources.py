@@ -15,12 +15,7 @@ REGISTRY_TIMEOUT_SECONDS = 10
 
 def open_registry(settings: ResolverSettings) -> RegistryClient:
     """To be called inside the event loop."""
-    return RegistryClient.at(
-        settings.registry_address,
-        token=settings.registry_token.get_secret_value() if settings.registry_token else None,
-        token_setting="TUNELOOM_ENGINE_REGISTRY_TOKEN",  # noqa: S106 - its name
-        timeout_seconds=REGISTRY_TIMEOUT_SECONDS,
-    )
+    return settings.open_registry(timeout_seconds=REGISTRY_TIMEOUT_SECONDS)
 
 
 def open_cache(settings: ResolverSettings) -> VersionCache:

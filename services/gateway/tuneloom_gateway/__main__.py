@@ -23,11 +23,11 @@ def main() -> None:
     try:
         descriptors = Descriptors.of_this_process()
         listener = listen(settings, descriptors)
+        gc.freeze()  # modules stay: collections need not look at them again and again
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(settings, listener, descriptors))
     except FailedPrecondition as error:
         raise SystemExit(error.message) from None
-    gc.freeze()  # modules stay: collections need not look at them again and again
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, listener, descriptors))
 
 
 if __name__ == "__main__":

@@ -102,12 +102,7 @@ def build(
 
 
 def _open_registry(settings: Settings) -> RegistryClient:
-    return RegistryClient.at(
-        settings.registry_address,
-        token=settings.registry_token.get_secret_value() if settings.registry_token else None,
-        token_setting="TUNELOOM_GATEWAY_REGISTRY_TOKEN",  # noqa: S106 - the name of a setting
-        timeout_seconds=settings.registry_timeout_seconds,
-    )
+    return settings.open_registry(timeout_seconds=settings.registry_timeout_seconds)
 
 
 def _endpoints(settings: Settings, session: aiohttp.ClientSession) -> Endpoints:
@@ -117,6 +112,7 @@ def _endpoints(settings: Settings, session: aiohttp.ClientSession) -> Endpoints:
         settings.engine_host_url,
         session,
         token=settings.engine_host_token,
+        tls=settings.engine_host_tls,
         start_timeout_seconds=settings.engine_start_timeout_seconds,
         max_waiting=max(1, settings.max_concurrent_requests // 4),
     )

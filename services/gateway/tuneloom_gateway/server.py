@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
@@ -12,7 +12,9 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from tuneloom_common.addresses import join
 from tuneloom_common.errors import FailedPrecondition
+from tuneloom_common.tls import HANDSHAKE_SECONDS
 from tuneloom_gateway.app import build
 from tuneloom_gateway.edge.connections import Connections
 from tuneloom_gateway.edge.descriptors import Descriptors
@@ -43,12 +45,12 @@ def listen(settings: Settings, descriptors: Descriptors) -> socket.socket:
 async def serve(settings: Settings, listener: socket.socket, descriptors: Descriptors) -> None:
     """Runs until SIGTERM or SIGINT, then lets running requests finish for `drain_seconds`."""
     metrics = Metrics()
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
+    scheme = "https" if settings.tls else "http"
+    shown = join(*listener.getsockname()[:2])
     async with limited(settings, descriptors, metrics) as protocol:
         config = server_config(build(settings, metrics=metrics), settings, protocol, descriptors)
-        log.info(f"gateway listens on http://{shown}:{port}", keys=len(settings.callers))
-        await uvicorn.Server(config).serve(sockets=[listener])
+        log.info(f"gateway listens on {scheme}://{shown}", keys=len(settings.callers))
+        await Server(config).serve(sockets=[listener])
 
 
 @asynccontextmanager
@@ -83,10 +85,30 @@ async def limited(
         await sweeping
 
 
+class Server(uvicorn.Server):
+    """uvicorn's, which leaves a handshake a minute. A connection is counted once its handshake is over."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        config, loop = self.config, asyncio.get_running_loop()
+        make: Callable[..., asyncio.Protocol] = config.http_protocol_class
+        protocol = partial(make, config=config, server_state=self.server_state, app_state=self.lifespan.state)
+        for listener in sockets or ():
+            server = await loop.create_server(
+                protocol,
+                sock=listener,
+                ssl=config.ssl,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if config.ssl else None,
+                backlog=config.backlog,
+            )
+            self.servers.append(server)
+
+
 def server_config(
     app: FastAPI, settings: Settings, protocol: partial[LimitedProtocol], descriptors: Descriptors
 ) -> uvicorn.Config:
     """uvicorn with our protocol, and silent: what it would log of requests is no one's business."""
+    tls = settings.tls.context() if settings.tls else None
     return uvicorn.Config(
         app,
         http=protocol,  # type: ignore[arg-type] # it is only called
@@ -98,6 +120,7 @@ def server_config(
         proxy_headers=False,
         backlog=descriptors.backlog,
         timeout_graceful_shutdown=settings.drain_seconds,
+        ssl_context_factory=(lambda config, default: tls) if tls else None,
     )
 
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from tuneloom_client.access import RegistryAccess
 from tuneloom_common.addresses import is_loopback
+from tuneloom_common.listening import ListeningSettings
 from tuneloom_common.principals import PrincipalEntry, Scope
-from tuneloom_common.settings import ServiceSettings
+from tuneloom_common.tls import PeerTls
 
 CLIENT_SCOPES: tuple[Scope, ...] = ("inference", "models:read")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HTTP_URL = re.compile(r"https?://[^\s/]+(/\S*)?")
 
 
-class Settings(ServiceSettings):
+class Settings(ListeningSettings, RegistryAccess):
     """Exactly one of `engine_url` and `engine_host_url` says where engines are.
 
     `api_key_sha256s` holds sha256 sums (hex, separated by commas, or a JSON list) of the accepted keys, so
@@ -28,15 +32,12 @@ class Settings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="TUNELOOM_GATEWAY_")
 
-    host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     log_json: bool = False
     principals: tuple[PrincipalEntry, ...] = ()
     """Callers with names and scopes: [{"id": …, "key_sha256": …, "scopes": ["inference", "models:read"]}]."""
     api_key_sha256s: Annotated[tuple[str, ...], NoDecode] = Field(default=(), validate_default=True)
 
-    registry_address: str = "127.0.0.1:8021"
-    registry_token: SecretStr | None = None
     registry_timeout_seconds: float = Field(default=5.0, gt=0)
     stale_alias_seconds: float = Field(default=2.0, ge=0)
     """How long a moved alias may go unnoticed while the registry's watch stream is down."""
@@ -46,6 +47,12 @@ class Settings(ServiceSettings):
     engine_host_url: str = Field(default="", validate_default=True)
     """The engine host, which starts one engine per base or merged model."""
     engine_host_token: SecretStr | None = None
+    engine_host_ca: str = ""
+    """Who signed the engine host's certificate, where its URL is https: a PEM file, or `system`."""
+    engine_host_certificate: Path | None = None
+    """Ours, where the engine host asks for one; with `engine_host_key`."""
+    engine_host_key: Path | None = None
+    engine_host_server_name: str = Field(default="", validate_default=True)
     engine_api_key: SecretStr | None = None
     engine_connect_timeout_seconds: float = Field(default=5.0, gt=0)
     engine_read_timeout_seconds: float = Field(default=600.0, gt=0)
@@ -74,6 +81,11 @@ class Settings(ServiceSettings):
     """How long a client may read nothing of its answer."""
     drain_seconds: int = Field(default=60, ge=0)
     """How long running requests may take after SIGTERM."""
+
+    @property
+    def engine_host_tls(self) -> PeerTls | None:
+        """None: as any HTTP client calls this URL."""
+        return _engine_host_tls(self.__dict__)
 
     @property
     def callers(self) -> list[PrincipalEntry]:
@@ -108,6 +120,14 @@ class Settings(ServiceSettings):
             )
         return keys
 
+    @field_validator("engine_host_server_name")
+    @classmethod
+    def _whole_tls(cls, name: str, info: ValidationInfo) -> str:
+        tls = _engine_host_tls(info.data | {"engine_host_server_name": name})
+        if tls is not None and not str(info.data.get("engine_host_url", "")).startswith("https://"):
+            raise ValueError("TUNELOOM_GATEWAY_ENGINE_HOST_CA is for a TUNELOOM_GATEWAY_ENGINE_HOST_URL with https://")
+        return name
+
     @field_validator("engine_url", "engine_host_url")
     @classmethod
     def _url(cls, url: str) -> str:
@@ -124,3 +144,13 @@ class Settings(ServiceSettings):
                 "(one running OpenAI-compatible server), not both and not neither"
             )
         return host_url
+
+
+def _engine_host_tls(values: Mapping[str, Any]) -> PeerTls | None:
+    return PeerTls.of(
+        ca=values.get("engine_host_ca", ""),
+        certificate=values.get("engine_host_certificate"),
+        key=values.get("engine_host_key"),
+        server_name=values.get("engine_host_server_name", ""),
+        setting="TUNELOOM_GATEWAY_ENGINE_HOST_",
+    )

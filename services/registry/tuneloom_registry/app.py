@@ -13,6 +13,7 @@ import structlog
 
 from tuneloom.registry.v1 import registry_pb2_grpc
 from tuneloom_common import logging
+from tuneloom_common.addresses import join
 from tuneloom_common.blob_cache import BlobCache
 from tuneloom_common.database import open_database
 from tuneloom_common.errors import TuneloomError
@@ -93,7 +94,7 @@ async def build(settings: RegistrySettings, stack: AsyncExitStack) -> RegistryAp
             )
         ],
     )
-    port = bind(server, f"{settings.host}:{settings.port}", setting="TUNELOOM_REGISTRY_PORT")
+    port = bind(server, join(settings.host, settings.port), setting="TUNELOOM_REGISTRY_PORT", tls=settings.tls)
     runner = Runner(
         versions=versions,
         builds=builds,
@@ -117,7 +118,7 @@ async def serve(settings: RegistrySettings) -> None:
     async with AsyncExitStack() as stack:
         app = await build(settings, stack)
         await app.server.start()
-        log.info(f"registry listens on {settings.host}:{app.port}, objects in {settings.objects_url}")
+        log.info(f"registry listens on {settings.shown(app.port)}, objects in {settings.objects_url}")
         await run_until(stop, app.server, app.runner.run())
 
 

@@ -6,25 +6,21 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from tuneloom_common.blob_cache import DEFAULT_MAX_BYTES
 from tuneloom_common.database import DatabaseSettings
-from tuneloom_common.principals import PrincipalEntry
+from tuneloom_common.listening import GuardedSettings
 from tuneloom_data.limits import MAX_FILE_BYTES, MAX_MEMORY_BYTES, MAX_ROW_BYTES, MAX_SECONDS
 
 
-class RegistrySettings(DatabaseSettings):
+class RegistrySettings(GuardedSettings, DatabaseSettings):
     """Where the registry listens, stores and builds."""
 
     model_config = SettingsConfigDict(env_prefix="TUNELOOM_REGISTRY_", frozen=True, extra="ignore")
 
-    host: str = "127.0.0.1"
     port: int = Field(default=8021, ge=0, le=65535)
-    token: SecretStr | None = Field(default=None, min_length=1)
-    """A token that may do everything; `principals` are for those who need less."""
-    principals: tuple[PrincipalEntry, ...] = ()
     database_url: str = "sqlite+aiosqlite:///.tuneloom/registry.db"
     objects_url: str
     work_dir: Path = Path(".tuneloom/registry")

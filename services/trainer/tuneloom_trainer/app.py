@@ -10,11 +10,10 @@ from datetime import timedelta
 
 import grpc
 import structlog
-from pydantic import SecretStr
 
 from tuneloom.trainer.v1 import trainer_pb2_grpc
-from tuneloom_client.registry import RegistryClient
 from tuneloom_common import logging
+from tuneloom_common.addresses import join
 from tuneloom_common.blob_cache import BlobCache
 from tuneloom_common.database import open_database
 from tuneloom_common.errors import TuneloomError
@@ -63,11 +62,7 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
     inboxes = Inboxes(tokens)
     store = JobStore(database, notifier=notifier)
     objects = ObjectStore(settings.objects_url)
-    registry = RegistryClient.at(
-        settings.registry_address,
-        token=_plain(settings.registry_token),
-        token_setting="TUNELOOM_TRAINER_REGISTRY_TOKEN",  # noqa: S106 - the name of a setting
-    )
+    registry = settings.open_registry()
     stack.push_async_callback(registry.close)
     runs_dir, staging, recipes = settings.work_dir / "runs", settings.work_dir / "uploads", load_recipes()
     shutil.rmtree(staging, ignore_errors=True)  # what a kill left half received
@@ -99,7 +94,7 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
             )
         ],
     )
-    port = bind(server, f"{settings.host}:{settings.port}", setting="TUNELOOM_TRAINER_PORT")
+    port = bind(server, join(settings.host, settings.port), setting="TUNELOOM_TRAINER_PORT", tls=settings.tls)
     parts = Parts(
         queue=JobQueue(
             database,
@@ -132,12 +127,8 @@ async def serve(settings: TrainerSettings) -> None:
     async with AsyncExitStack() as stack:
         app = await build(settings, stack)
         await app.server.start()
-        log.info(f"trainer listens on {settings.host}:{app.port}, {settings.slots} job at a time")
+        log.info(f"trainer listens on {settings.shown(app.port)}, {settings.slots} job at a time")
         await run_until(stop, app.server, app.runner.run())
-
-
-def _plain(secret: SecretStr | None) -> str | None:
-    return secret.get_secret_value() if secret else None
 
 
 def main() -> None:

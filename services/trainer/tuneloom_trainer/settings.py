@@ -6,28 +6,23 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from tuneloom_client.access import RegistryAccess
 from tuneloom_common.blob_cache import DEFAULT_MAX_BYTES
 from tuneloom_common.database import DatabaseSettings
-from tuneloom_common.principals import PrincipalEntry
+from tuneloom_common.listening import GuardedSettings
 
 
-class TrainerSettings(DatabaseSettings):
+class TrainerSettings(GuardedSettings, RegistryAccess, DatabaseSettings):
     """Where the trainer listens, stores and runs workers."""
 
     model_config = SettingsConfigDict(env_prefix="TUNELOOM_TRAINER_", frozen=True, extra="ignore")
 
-    host: str = "127.0.0.1"
     port: int = Field(default=8022, ge=0, le=65535)
-    token: SecretStr | None = Field(default=None, min_length=1)
-    """A token that may do everything; `principals` are for those who need less."""
-    principals: tuple[PrincipalEntry, ...] = ()
     database_url: str = "sqlite+aiosqlite:///.tuneloom/trainer.db"
     objects_url: str
-    registry_address: str = "127.0.0.1:8021"
-    registry_token: SecretStr | None = None
     work_dir: Path = Path(".tuneloom/trainer")
     blob_cache_dir: Path = Path(".tuneloom/blobs")
     """Shared by the registry, the trainer and the engine host of one machine."""

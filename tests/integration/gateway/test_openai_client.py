@@ -152,7 +152,7 @@ async def test_a_taken_port(start: Start) -> None:
 
 
 async def test_no_keys_on_an_open_address(start: Start) -> None:
-    process = await start(HOST="0.0.0.0", API_KEY_SHA256S="")
+    process = await start(HOST="0.0.0.0", TRUSTED_NETWORK="true", API_KEY_SHA256S="")
     _, errors = await process.communicate()
     assert process.returncode == 2
     assert errors.decode().startswith("TUNELOOM_GATEWAY_API_KEY_SHA256S: ")

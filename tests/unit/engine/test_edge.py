@@ -113,6 +113,7 @@ def test_a_host_that_others_can_reach_needs_tokens(
 ) -> None:
     monkeypatch.setenv("TUNELOOM_ENGINE_OBJECTS_URL", "memory://")
     monkeypatch.setenv("TUNELOOM_ENGINE_HOST", "0.0.0.0")
+    monkeypatch.setenv("TUNELOOM_ENGINE_TRUSTED_NETWORK", "true")
     with pytest.raises(SystemExit, match="2"):
         load(HostSettings)
     assert capsys.readouterr().err.startswith("TUNELOOM_ENGINE_PRINCIPALS: ")
@@ -121,6 +122,6 @@ def test_a_host_that_others_can_reach_needs_tokens(
 
 
 async def test_by_a_name_of_its_own_it_is_known_where_tokens_count(open_host: OpenHost) -> None:
-    client = await open_host(host="0.0.0.0", token=SecretStr("secret"))
+    client = await open_host(host="0.0.0.0", trusted_network=True, token=SecretStr("secret"))
     headers = {"Authorization": "Bearer secret", "Host": "engine:8010"}
     assert await ask(client, "GET", "/replicas", headers=headers) == (200, "")

@@ -65,7 +65,9 @@ async def test_keys_by_hash_do_what_clients_do(gateway: aiohttp.ClientSession) -
 
 
 def test_a_principal_is_enough_on_an_open_address() -> None:
-    settings = Settings(host="0.0.0.0", principals=(caller("k", "inference"),), engine_url="http://127.0.0.1:9")
+    settings = Settings(
+        host="0.0.0.0", trusted_network=True, principals=(caller("k", "inference"),), engine_url="http://127.0.0.1:9"
+    )
     assert [entry.id for entry in settings.callers] == ["team-k"]
 
 

@@ -27,7 +27,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
 
 @pytest.mark.parametrize("keys", [DIGEST, f"{DIGEST}, {DIGEST}", f"{DIGEST}\n{DIGEST}\n", json.dumps([DIGEST])])
 def test_keys_from_the_environment(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = settings(monkeypatch, API_KEY_SHA256S=keys, HOST="0.0.0.0", **ENGINE)
+    found = settings(monkeypatch, API_KEY_SHA256S=keys, HOST="0.0.0.0", TRUSTED_NETWORK="true", **ENGINE)
     assert set(found.api_key_sha256s) == {DIGEST}
     assert found.engine_url == "http://127.0.0.1:9000"
 
@@ -36,7 +36,11 @@ def test_keys_from_the_environment(keys: str, monkeypatch: pytest.MonkeyPatch) -
     ("variables", "named", "says"),
     [
         ({"HOST": "0.0.0.0", **ENGINE}, "API_KEY_SHA256S", "other machines can reach"),
-        ({"HOST": "gateway.internal", **ENGINE}, "API_KEY_SHA256S", "other machines can reach"),
+        (
+            {"HOST": "gateway.internal", "TRUSTED_NETWORK": "true", **ENGINE},
+            "API_KEY_SHA256S",
+            "other machines can reach",
+        ),
         ({"API_KEY_SHA256S": "sk-secret-key", **ENGINE}, "API_KEY_SHA256S", "sha256sum"),
         ({"API_KEY_SHA256S": "[", **ENGINE}, "API_KEY_SHA256S", "JSON"),
         ({}, "ENGINE_HOST_URL", "TUNELOOM_GATEWAY_ENGINE_URL"),

@@ -7,19 +7,40 @@ from typing import Any
 import grpc
 
 from tuneloom_common import logging
+from tuneloom_common.addresses import is_several
 from tuneloom_common.grpc.options import OPTIONS
+from tuneloom_common.grpc.renewal import RenewedChannel
+from tuneloom_common.tls import PeerTls
 
 
-def open_channel(address: str, *, token: str | None, service_config: str = "") -> grpc.aio.Channel:
-    """A channel that sends the token and the current request id with every call.
+def open_channel(
+    address: str, *, token: str | None, service_config: str = "", tls: PeerTls | None = None
+) -> grpc.aio.Channel:
+    """A channel that sends the token and the current request id with every call, in plain text without `tls`.
 
+    `address` is one of gRPC's: host:port, or where a service runs several times `dns:///name:port` or
+    `ipv4:1.2.3.4:1,1.2.3.5:1`; then calls go to each in turn, and past those that are away.
     `service_config` is gRPC's own, as JSON: which methods it repeats, and when.
     """
-    return grpc.aio.insecure_channel(
-        address,
-        options=[*OPTIONS, ("grpc.service_config", service_config)] if service_config else OPTIONS,
-        interceptors=[_UnaryHeaders(token), _UnaryStreamHeaders(token), _StreamUnaryHeaders(token)],
+    options: list[tuple[str, Any]] = [*OPTIONS]
+    if service_config:
+        options.append(("grpc.service_config", service_config))
+    if is_several(address):
+        options.append(("grpc.lb_policy_name", "round_robin"))
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=options, interceptors=_interceptors(token))
+    if tls.server_name:
+        options += [("grpc.ssl_target_name_override", tls.server_name), ("grpc.default_authority", tls.server_name)]
+    return RenewedChannel(
+        tls.credentials(),
+        lambda credentials: grpc.aio.secure_channel(
+            address, credentials, options=options, interceptors=_interceptors(token)
+        ),
     )
+
+
+def _interceptors(token: str | None) -> list[grpc.aio.ClientInterceptor]:
+    return [_UnaryHeaders(token), _UnaryStreamHeaders(token), _StreamUnaryHeaders(token)]
 
 
 class _Headers:

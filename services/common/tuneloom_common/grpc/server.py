@@ -16,6 +16,7 @@ from tuneloom_common.errors import FailedPrecondition
 from tuneloom_common.grpc.edge import Edge
 from tuneloom_common.grpc.options import OPTIONS
 from tuneloom_common.principals import Principals
+from tuneloom_common.tls import ServerTls
 
 SHUTDOWN_GRACE_SECONDS = 3
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -70,10 +71,11 @@ async def run_until(stop: asyncio.Event, server: grpc.aio.Server, work: Coroutin
     await server.stop(SHUTDOWN_GRACE_SECONDS)
 
 
-def bind(server: grpc.aio.Server, address: str, *, setting: str) -> int:
+def bind(server: grpc.aio.Server, address: str, *, setting: str, tls: ServerTls | None = None) -> int:
     """Binds the address and returns the port; a taken port is named together with the setting to change."""
+    credentials = tls.credentials() if tls else None
     try:
-        port = server.add_insecure_port(address)
+        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except RuntimeError:
         port = 0
     if port == 0:

@@ -11,6 +11,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from tuneloom_common import errors
+from tuneloom_common.tls import PeerTls
+from tuneloom_common.tls.faults import REASON as HANDSHAKE_FAILED
+from tuneloom_common.tls.faults import fault_told, sentence
 
 MAX_ERROR_BYTES = 1200
 
@@ -24,9 +27,13 @@ def translated(what: str) -> Iterator[None]:
         raise from_rpc_error(error, what) from None
 
 
-def from_rpc_error(error: grpc.aio.AioRpcError, what: str) -> errors.TuneloomError:
-    """The error the server raised, as far as its status tells."""
+def from_rpc_error(
+    error: grpc.aio.AioRpcError, what: str, *, tls: PeerTls | None = None, setting: str = ""
+) -> errors.TuneloomError:
+    """The error the server raised, as far as its status tells. `setting` begins the names of settings about it."""
     if error.code() == grpc.StatusCode.UNAVAILABLE and not error.trailing_metadata():
+        if fault := fault_told(error.details() or ""):
+            return errors.Unavailable(sentence(fault, what, tls=tls, setting=setting), reason=HANDSHAKE_FAILED)
         return errors.Unavailable(f"the {what} does not answer; is it running? Start it with 'tuneloom up'")
     if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.Unavailable(f"the {what} did not answer in time; try again", reason="TIMEOUT")

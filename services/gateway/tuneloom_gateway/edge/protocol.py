@@ -256,7 +256,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def _speak(self, refusal: Refusal, *, linger: bool) -> None:
         self.transport.write(refusal.spoken)
         if linger and self._admitted:
-            self.transport.write_eof()
+            if self.transport.can_write_eof():  # not over TLS
+                self.transport.write_eof()
             self.deadline = self.loop.time() + min(LINGER_SECONDS, self._limits.header_seconds)
             self._all.wait(self)
         else:

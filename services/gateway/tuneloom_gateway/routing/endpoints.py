@@ -11,6 +11,9 @@ from pydantic import SecretStr
 
 from tuneloom_client.single_flight import SingleFlight
 from tuneloom_common.errors import NotFound, TuneloomError, Unavailable
+from tuneloom_common.tls import PeerTls
+from tuneloom_common.tls.faults import REASON as HANDSHAKE_FAILED
+from tuneloom_common.tls.faults import fault_raised, sentence
 from tuneloom_gateway.errors import EngineTimeout, without_paths
 
 
@@ -56,11 +59,16 @@ class HostedEndpoints:
         *,
         start_timeout_seconds: float,
         token: SecretStr | None = None,
+        tls: PeerTls | None = None,
         max_waiting: int = 250,
     ) -> None:
         self._host_url = engine_host_url
         self._session = session
         self._headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+        self._tls = tls
+        self._secured: dict[str, Any] = (
+            {"ssl": tls.context(), "server_hostname": tls.server_name or None} if tls else {}
+        )
         self._timeout = aiohttp.ClientTimeout(total=start_timeout_seconds)
         self._max_waiting = max_waiting
         self._waiting = 0
@@ -96,13 +104,18 @@ class HostedEndpoints:
     async def _start(self, engine: str) -> tuple[str, ...]:
         url = f"{self._host_url}/replicas/{engine}"
         try:
-            async with self._session.post(url, headers=self._headers, timeout=self._timeout) as response:
+            async with self._session.post(
+                url, headers=self._headers, timeout=self._timeout, **self._secured
+            ) as response:
                 answer = await response.json(content_type=None)
         except TimeoutError:
             raise EngineTimeout(
                 f"the engine for {engine} is still starting; try again in a minute", reason="ENGINE_STARTING"
             ) from None
-        except (aiohttp.ClientError, ValueError):
+        except (aiohttp.ClientError, ValueError) as error:
+            if fault := fault_raised(error):
+                told = sentence(fault, "engine host", tls=self._tls, setting="TUNELOOM_GATEWAY_ENGINE_HOST_")
+                raise Unavailable(told, reason=HANDSHAKE_FAILED) from None
             raise Unavailable(
                 "the engine host does not answer; is it running? Start it with 'tuneloom up'",
                 reason="ENGINE_HOST_UNAVAILABLE",
