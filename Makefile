@@ -2,7 +2,7 @@
 SHELL := bash
 BIN := .venv/bin
 
-.PHONY: help install install-engine demo up check format test test-unit test-chaos protos base bench clean
+.PHONY: help install install-engine demo up check format test test-unit test-chaos protos base bench images clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /|/' | column -t -s '|'
@@ -50,6 +50,9 @@ test-chaos: install-engine ## kill -9 at random while jobs train and merge: make
 bench: install ## A benchmark against its peers: make bench NAME=gateway (without NAME: those there are)
 	@if [ -n "$(NAME)" ]; then $(BIN)/python tests/benchmarks/$(NAME).py; else \
 	  for file in tests/benchmarks/[a-z]*.py; do echo "make bench NAME=$$(basename $$file .py): $$(head -1 $$file | tr -d '\"')"; done; fi
+
+images: ## Build the container images, one per part: make images PARTS="gateway cli" BASE=python:3.11-slim-bookworm TAG=dev
+	@$(if $(BASE),BASE=$(BASE)) $(if $(TAG),TAG=$(TAG)) docker/build $(PARTS)
 
 clean: ## Remove environments and caches
 	@rm -rf .venv .venv-engine .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

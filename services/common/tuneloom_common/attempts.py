@@ -24,7 +24,8 @@ log = structlog.get_logger()
 
 class Slots(Generic[T]):
     """`claim` gets the ids that this process holds and returns an item or None; `process` carries it to the end of
-    one attempt. What it raises costs that attempt and nothing else. `topic` is notified when there may be new work."""
+    one attempt. What it raises costs that attempt and nothing else. `topic` is notified when there may be new work.
+    With a `count` of 0, this process leaves the work to others."""
 
     def __init__(
         self,
@@ -49,6 +50,8 @@ class Slots(Generic[T]):
         async with asyncio.TaskGroup() as slots:
             for _ in range(self._count):
                 slots.create_task(self._work())
+            if not self._count:
+                await asyncio.Event().wait()
 
     async def _work(self) -> None:
         with self._notifier.subscribe(self._topic) as changes:

@@ -36,7 +36,8 @@ class RegistrySettings(GuardedSettings, DatabaseSettings):
     check_slots: int = Field(default=2, ge=1, le=64)
     """Datasets that are checked at the same time, each in a process of its own."""
     build_command: tuple[str, ...] = (sys.executable, "-m", "tuneloom_registry.transforms")
-    build_slots: int = Field(default=2, ge=1, le=64)
+    build_slots: int = Field(default=2, ge=0, le=64)
+    """Builds that run here at a time; 0 leaves them to other registries on the same database."""
     build_lease_seconds: float = Field(default=10.0, gt=0)
     build_max_attempts: int = Field(default=5, ge=1)
     """Children that may be lost in a row before a build fails."""

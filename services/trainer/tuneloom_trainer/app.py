@@ -127,7 +127,7 @@ async def serve(settings: TrainerSettings) -> None:
     async with AsyncExitStack() as stack:
         app = await build(settings, stack)
         await app.server.start()
-        log.info(f"trainer listens on {settings.shown(app.port)}, {settings.slots} job at a time")
+        log.info(f"trainer listens on {settings.shown(app.port)}, {settings.slots or 'no'} job at a time")
         await run_until(stop, app.server, app.runner.run())
 
 

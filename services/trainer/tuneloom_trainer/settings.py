@@ -32,7 +32,8 @@ class TrainerSettings(GuardedSettings, RegistryAccess, DatabaseSettings):
     worker_command: tuple[str, ...] = (sys.executable, "-m", "tuneloom_trainer.worker")
     worker_device: Literal["auto", "cpu", "cuda"] = "auto"
     worker_threads: int = Field(default=0, ge=0)
-    slots: int = Field(default=1, ge=1, le=64)
+    slots: int = Field(default=1, ge=0, le=64)
+    """Jobs that run here at a time; 0 leaves them to other trainers on the same database."""
     max_lora_rank: int = Field(default=64, ge=1, le=512)
     """What the engines serve, TUNELOOM_ENGINE_MAX_LORA_RANK: a larger adapter is refused before it is trained."""
     lease_seconds: float = Field(default=10.0, gt=0)

@@ -178,6 +178,19 @@ async def test_an_error_while_a_slot_is_cancelled_does_not_revive_it() -> None:
     assert work.items == ["b", "c"]
 
 
+async def test_without_slots_the_work_is_left_to_others() -> None:
+    work = Work("a")
+    slots = Slots(count=0, claim=work.claim, process=work.process, id_of=str, notifier=work.notifier, topic="work")
+    running = asyncio.create_task(slots.run())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not running.done()
+    assert work.seen == []
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
 async def test_the_lease_is_kept_until_the_work_has_ended() -> None:
     order: list[str] = []
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
@@ -65,3 +67,25 @@ def test_secrets_are_never_printed(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     told = capsys.readouterr().err
     assert told.startswith("TUNELOOM_EXAMPLE_PIN: ")
     assert "hunter2" not in told
+
+
+def test_files_of_a_directory_stand_for_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TUNELOOM_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("TUNELOOM_EXAMPLE_PORT", "2")
+    (tmp_path / "TUNELOOM_EXAMPLE_TOKEN").write_text("hunter2\n")
+    (tmp_path / "TUNELOOM_EXAMPLE_COMMAND").write_text('["python", "-m", "x"]')
+    (tmp_path / "TUNELOOM_EXAMPLE_PORT").write_text("1")
+    settings = load(Example)
+    assert settings.token is not None
+    assert settings.token.get_secret_value() == "hunter2"
+    assert (settings.command, settings.port) == (("python", "-m", "x"), 2)
+
+
+def test_a_directory_of_secrets_that_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TUNELOOM_SECRETS_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(SystemExit) as caught:
+        load(Example)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("TUNELOOM_SECRETS_DIR: there is no directory")

@@ -1,0 +1,49 @@
+# The registry: versions, aliases, uploads, data checks. Without torch and numpy, so it runs no builds: those run in the
+# worker image, as a registry process beside this one on the same database.
+#   docker build -f docker/registry.Dockerfile -t tuneloom/registry .
+# Read-only root: needs a tmpfs on /tmp and a volume on /var/lib/tuneloom.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+ARG PIP_INDEX_URL=https://pypi.org/simple
+ENV LIGHT=1
+RUN apt-get update && apt-get install -y --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
+COPY docker/install /usr/local/bin/install-part
+COPY docker/locks/build.txt docker/locks/registry.txt /locks/
+RUN --mount=type=bind,source=docker/wheels,target=/wheels install-part registry --
+WORKDIR /source
+COPY protos protos
+COPY services services
+RUN --mount=type=bind,source=docker/wheels,target=/wheels install-part -- \
+    ./protos ./services/common ./services/data ./services/registry
+
+FROM ${BASE}
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="tuneloom-registry" \
+      org.opencontainers.image.description="Versions and aliases over gRPC" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+RUN groupadd --gid 10001 tuneloom \
+ && useradd --uid 10001 --gid 10001 --home-dir /var/lib/tuneloom --shell /usr/sbin/nologin tuneloom \
+ && install -d -o 10001 -g 10001 -m 700 /var/lib/tuneloom
+COPY LICENSE /usr/share/doc/tuneloom/LICENSE
+COPY --from=build /opt/tuneloom /opt/tuneloom
+ENV PATH=/opt/tuneloom/bin:$PATH \
+    HOME=/var/lib/tuneloom \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    TUNELOOM_REGISTRY_HOST=0.0.0.0 \
+    TUNELOOM_REGISTRY_LOG_JSON=true \
+    TUNELOOM_REGISTRY_BUILD_SLOTS=0 \
+    TUNELOOM_REGISTRY_DATABASE_URL=sqlite+aiosqlite:////var/lib/tuneloom/registry.db \
+    TUNELOOM_REGISTRY_WORK_DIR=/var/lib/tuneloom/work \
+    TUNELOOM_REGISTRY_BLOB_CACHE_DIR=/var/lib/tuneloom/blobs
+WORKDIR /var/lib/tuneloom
+USER 10001:10001
+EXPOSE 8021
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-m", "tuneloom_common.probe", "grpc://127.0.0.1:8021"]
+ENTRYPOINT ["python", "-m", "tuneloom_registry"]

@@ -1,0 +1,49 @@
+# The trainer: jobs over gRPC. Without torch, so it runs no jobs: those run in the worker image, as a trainer process beside
+# this one on the same database.
+#   docker build -f docker/trainer.Dockerfile -t tuneloom/trainer .
+# Read-only root: needs a tmpfs on /tmp and a volume on /var/lib/tuneloom.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+ARG PIP_INDEX_URL=https://pypi.org/simple
+ENV LIGHT=1
+RUN apt-get update && apt-get install -y --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
+COPY docker/install /usr/local/bin/install-part
+COPY docker/locks/build.txt docker/locks/trainer.txt /locks/
+RUN --mount=type=bind,source=docker/wheels,target=/wheels install-part trainer --
+WORKDIR /source
+COPY protos protos
+COPY services services
+RUN --mount=type=bind,source=docker/wheels,target=/wheels install-part -- \
+    ./protos ./services/common ./services/client ./services/data ./services/trainer
+
+FROM ${BASE}
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="tuneloom-trainer" \
+      org.opencontainers.image.description="Fine-tuning jobs over gRPC" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+RUN groupadd --gid 10001 tuneloom \
+ && useradd --uid 10001 --gid 10001 --home-dir /var/lib/tuneloom --shell /usr/sbin/nologin tuneloom \
+ && install -d -o 10001 -g 10001 -m 700 /var/lib/tuneloom
+COPY LICENSE /usr/share/doc/tuneloom/LICENSE
+COPY --from=build /opt/tuneloom /opt/tuneloom
+ENV PATH=/opt/tuneloom/bin:$PATH \
+    HOME=/var/lib/tuneloom \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    TUNELOOM_TRAINER_HOST=0.0.0.0 \
+    TUNELOOM_TRAINER_LOG_JSON=true \
+    TUNELOOM_TRAINER_SLOTS=0 \
+    TUNELOOM_TRAINER_DATABASE_URL=sqlite+aiosqlite:////var/lib/tuneloom/trainer.db \
+    TUNELOOM_TRAINER_WORK_DIR=/var/lib/tuneloom/work \
+    TUNELOOM_TRAINER_BLOB_CACHE_DIR=/var/lib/tuneloom/blobs
+WORKDIR /var/lib/tuneloom
+USER 10001:10001
+EXPOSE 8022
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-m", "tuneloom_common.probe", "grpc://127.0.0.1:8022"]
+ENTRYPOINT ["python", "-m", "tuneloom_trainer"]
