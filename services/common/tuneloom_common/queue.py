@@ -20,6 +20,7 @@ from tuneloom_common.database import Transaction, utc
 FIRST_PAUSE = timedelta(seconds=1)
 LONGEST_PAUSE = timedelta(seconds=30)
 UNAVAILABLE_PAUSE = timedelta(seconds=2)
+DISK_FULL_PAUSE = timedelta(seconds=10)
 UNAVAILABLE_PATIENCE = timedelta(hours=24)
 
 
@@ -34,6 +35,8 @@ class Retry(StrEnum):
     """Its runner shuts down. Costs nothing."""
     UNAVAILABLE = "unavailable"
     """A part it needs does not answer: another try soon, up to UNAVAILABLE_PATIENCE."""
+    DISK_FULL = "disk full"
+    """As UNAVAILABLE, but an attempt may work for long before it finds no space: not quite as soon."""
     LOST_WORKER = "lost worker"
     """Its worker died. Counted: an item whose every try kills a worker without getting further ends."""
 
@@ -138,11 +141,12 @@ class LeasedQueue:
         now = self.clock()
         if why is Retry.STOPPED:
             return {"ready_time": None}
-        if why is Retry.UNAVAILABLE:
+        if why in (Retry.UNAVAILABLE, Retry.DISK_FULL):
             since = utc(row.unavailable_since) if row.unavailable_since else now
             if now - since > UNAVAILABLE_PATIENCE:
                 return None
-            return {"ready_time": now + UNAVAILABLE_PAUSE, "unavailable_since": since}
+            pause = UNAVAILABLE_PAUSE if why is Retry.UNAVAILABLE else DISK_FULL_PAUSE
+            return {"ready_time": now + pause, "unavailable_since": since}
         failed = row.failed_attempts + 1
         if failed >= self._max_attempts:
             return None

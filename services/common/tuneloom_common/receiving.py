@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from tuneloom_common.disks import REASON as DISK_FULL
 from tuneloom_common.errors import InvalidArgument, ResourceExhausted, TuneloomError, Unavailable
 from tuneloom_common.ids import check_sha256
 from tuneloom_common.objects import ObjectStore
@@ -91,7 +92,7 @@ def _on_disk(target: Path) -> Iterator[BinaryIO]:
         raise
     except OSError as error:
         raise ResourceExhausted(
-            f"no space left for the upload ({error.strerror}); free some and upload again", reason="DISK_FULL"
+            f"no space left for the upload ({error.strerror}); free some and upload again", reason=DISK_FULL
         ) from error
 
 

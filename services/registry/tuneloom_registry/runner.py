@@ -17,7 +17,9 @@ import structlog
 from tuneloom_common import children
 from tuneloom_common.attempts import PASSING, Slots, keep_lease, patiently, while_held
 from tuneloom_common.blob_cache import BlobCache
-from tuneloom_common.errors import NotFound, TuneloomError
+from tuneloom_common.disks import REASON as DISK_FULL
+from tuneloom_common.disks import is_full
+from tuneloom_common.errors import NotFound, ResourceExhausted, TuneloomError
 from tuneloom_common.manifests import Manifest
 from tuneloom_common.names import EngineName, VersionName
 from tuneloom_common.objects import ObjectStore
@@ -26,7 +28,7 @@ from tuneloom_common.queue import LeaseLost, Retry
 from tuneloom_registry.builds import Build
 from tuneloom_registry.store import BuildStore, VersionStore
 from tuneloom_registry.store.builds import QUEUED
-from tuneloom_registry.transforms.outcomes import Done, Lost, Refused, read_outcome, result_manifest
+from tuneloom_registry.transforms.outcomes import Done, Full, Lost, Refused, read_outcome, result_manifest
 from tuneloom_registry.transforms.preparation import prepare
 from tuneloom_registry.transforms.specs import TransformResult, TransformSpec
 from tuneloom_registry.transforms.workspace import Workspace
@@ -111,10 +113,13 @@ class Runner:
             await self._again(build, Retry.UNAVAILABLE, error_line(error))
         except WorkerLost as error:
             await self._again(build, Retry.LOST_WORKER, str(error))
-        except TuneloomError as error:
-            await self._fail(build, error.message)
-        except OSError as error:
-            await self._fail(build, f"{error}; check the disk and the build command, then request it again")
+        except (TuneloomError, OSError) as error:
+            if is_full(error):
+                await self._again(build, Retry.DISK_FULL, f"{error}; it is repeated when there is space")
+            elif isinstance(error, TuneloomError):
+                await self._fail(build, error.message)
+            else:
+                await self._fail(build, f"{error}; check the disk and the build command, then request it again")
         except Exception as error:  # of ours: it must not end the service
             log.exception(f"{build.spec.action} of {build.spec.source} failed unexpectedly", build=build.id)
             await self._fail(build, f"the build failed unexpectedly ({type(error).__name__}: {error})")
@@ -187,6 +192,8 @@ class Runner:
                 return result
             case Refused(reason, message):
                 raise TuneloomError(message, reason=reason)
+            case Full(message):
+                raise ResourceExhausted(message, reason=DISK_FULL)
             case Lost() as lost:
                 raise WorkerLost(lost.message)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tuneloom_common.attempts import patiently
+from tuneloom_common.disks import EXIT_DISK_FULL
 from tuneloom_common.queue import Retry
 from tuneloom_trainer.inboxes import Inbox, Inboxes
 from tuneloom_trainer.jobs import Checkpoint, Job
@@ -207,6 +208,9 @@ class Attempt:
             return Paused()
         if status == EXIT_STOPPED:
             return Again(Retry.STOPPED, "the worker was asked to stop")
+        if status == EXIT_DISK_FULL:
+            told = "no space left where it trains; free some, it goes on from its newest checkpoint"
+            return Again(Retry.DISK_FULL, told)
         return Again(
             Retry.LOST_WORKER,
             f"the worker died with status {status} (-9 is often out of memory: lower batch_size or max_length); its "

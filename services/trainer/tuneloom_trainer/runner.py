@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from tuneloom_common.attempts import PASSING, Slots, patiently, while_held
+from tuneloom_common.disks import is_full
 from tuneloom_common.errors import NotFound, TuneloomError
 from tuneloom_common.notifier import Notifier
 from tuneloom_common.patience import FIRST_PAUSE_SECONDS, error_line
@@ -77,9 +78,11 @@ class Runner:
             return await while_held(attempt.work(), self._keep(attempt))
         except PASSING as error:
             return Again(Retry.UNAVAILABLE, error_line(error))
-        except TuneloomError as error:
-            return Hopeless(error.reason, error.message)
-        except OSError as error:
+        except (TuneloomError, OSError) as error:
+            if is_full(error):
+                return Again(Retry.DISK_FULL, f"{error}; it goes on when there is space")
+            if isinstance(error, TuneloomError):
+                return Hopeless(error.reason, error.message)
             return Hopeless("DISK", f"{error}; mend that and submit the job again")
         except (ValueError, LookupError, TypeError) as error:  # one job's trouble must not end the others
             log.exception("the worker does not keep the protocol", job=job.id)

@@ -3,13 +3,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import obstore
 import pytest
 
+from tests.disks import small_disk
 from tuneloom_common.errors import DataLoss, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from tuneloom_common.manifests import FileEntry, Manifest
 from tuneloom_common.objects import CHUNK_BYTES, MARKER, ObjectStore, hash_file
@@ -278,14 +278,8 @@ def test_hash_file_gives_hash_and_size(tmp_path: Path) -> None:
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting a small disk needs root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with small_disk(tmp_path / "disk", kilobytes=256) as disk:
+        yield disk
 
 
 @pytest.mark.parametrize("size", [300_000, 12 * CHUNK_BYTES], ids=["one-part", "many-parts"])

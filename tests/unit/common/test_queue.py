@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from tuneloom_common.database import Database, open_database
 from tuneloom_common.queue import (
+    DISK_FULL_PAUSE,
     UNAVAILABLE_PATIENCE,
     UNAVAILABLE_PAUSE,
     Lease,
@@ -160,20 +161,21 @@ async def test_a_stop_of_the_runner_costs_nothing(world: World) -> None:
         assert await world.put_back(lease, Retry.STOPPED)
 
 
-async def test_what_is_unavailable_is_asked_again_for_a_day(world: World) -> None:
+@pytest.mark.parametrize(("why", "pause"), [(Retry.UNAVAILABLE, UNAVAILABLE_PAUSE), (Retry.DISK_FULL, DISK_FULL_PAUSE)])
+async def test_what_is_away_or_full_is_tried_again_for_a_day(world: World, why: Retry, pause: timedelta) -> None:
     await world.add("a")
     lease = await world.claim()
     assert lease is not None
-    assert await world.put_back(lease, Retry.UNAVAILABLE)
+    assert await world.put_back(lease, why)
     assert await world.claim() is None
-    world.advance(UNAVAILABLE_PAUSE)
+    world.advance(pause)
     lease = await world.claim()
     assert lease is not None
-    assert await world.put_back(lease, Retry.UNAVAILABLE)
+    assert await world.put_back(lease, why)
     world.advance(UNAVAILABLE_PATIENCE)
     lease = await world.claim()
     assert lease is not None
-    assert not await world.put_back(lease, Retry.UNAVAILABLE)
+    assert not await world.put_back(lease, why)
 
 
 async def test_a_claim_between_looking_and_taking_is_noticed(world: World) -> None:

@@ -61,6 +61,11 @@ async def queue(registry: Registry, source: str = "", **more: Any) -> Build:
     )
 
 
+async def back_in_the_queue(registry: Registry, build: Build) -> bool:
+    now = await registry.app.builds.get(build.id)
+    return (now.state, now.lease_epoch) == (BuildState.QUEUED, 1)
+
+
 async def outcome(registry: Registry, build: Build) -> Build:
     async def ended() -> bool:
         return (await registry.app.builds.get(build.id)).state.final
@@ -209,6 +214,14 @@ async def test_a_database_that_is_away_does_not_end_the_build(open_registry: Ope
     async with building(registry):
         done = await outcome(registry, build)
     assert (done.state, done.lease_epoch) == (BuildState.SUCCEEDED, 1)
+
+
+async def test_a_full_disk_costs_no_try(open_registry: OpenRegistry) -> None:
+    registry = await open_registry(build_command=command("sys.exit(74)"), build_max_attempts=1)
+    build = await queue(registry)
+    async with building(registry):
+        await until(lambda: back_in_the_queue(registry, build))
+    assert (await registry.app.builds.get(build.id)).error == ""
 
 
 async def test_a_build_command_that_does_not_exist_is_named(open_registry: OpenRegistry) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -25,11 +24,12 @@ def emit(kind: str, **fields: Any) -> None:
 
 def save(step: int, last: bool = False) -> None:
     path = run_dir / f"checkpoints/step-{step:08d}"
-    shutil.rmtree(path, ignore_errors=True)  # never into a file that may be a link to a stored blob
-    path.mkdir()
+    path.mkdir(exist_ok=True)
     template = {"tokenizer_sha256": "1" * 64, "chat_template_sha256": "2" * 64, "stop_tokens": ["<|im_end|>"]}
     head = {"job": spec["job"], "lease_epoch": spec["lease_epoch"], "step": step}
-    (path / "checkpoint.json").write_text(json.dumps({**head, "template": template}))
+    whole = path.parent / f".{path.name}"
+    whole.write_text(json.dumps({**head, "template": template}))
+    whole.replace(path / "checkpoint.json")  # whole for who reads it now; never into a link to a stored blob
     tell(step, last)
 
 
@@ -43,6 +43,8 @@ def main(word: str) -> int:
     if word == "fail":
         emit("failed", reason="DATA_CONTRACT", message="row 3 is bad")
         return 1
+    if word == "full":
+        return 74
     if word == "garble":
         log.write("{this is no event}\n")
         return 0

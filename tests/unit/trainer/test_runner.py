@@ -155,6 +155,17 @@ async def test_a_workers_own_failure_ends_the_job_with_its_reason(app: TrainerAp
     assert failed.end_time is not None
 
 
+async def test_a_full_disk_costs_no_try_and_is_told(build_app: BuildApp, registry: FakeRegistry) -> None:
+    app = await build_app(max_attempts=1)
+    async with running(app):
+        job = await submit(app, registry, "full", "succeed")
+        waiting = await until(app, job, lambda found: found.state is JobState.QUEUED and found.lease_epoch == 1)
+    assert waiting.failed_attempts == 0
+    told = [event.body for event in await app.store.events_after(job.id, 0)][-1]
+    assert isinstance(told, StateChanged)
+    assert told.reason.startswith("no space left where it trains")
+
+
 async def test_a_crash_is_tried_again(app: TrainerApp, registry: FakeRegistry) -> None:
     async with running(app):
         job = await submit(app, registry, "crash", "succeed")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tuneloom_common.disks import REASON as DISK_FULL
+from tuneloom_common.disks import is_full
 from tuneloom_common.errors import ResourceExhausted, TuneloomError, Unavailable
 
 
@@ -10,9 +12,9 @@ def translated(error: Exception, *, url: str) -> Exception:
     if isinstance(error, TuneloomError):
         return error
     text = str(error)
-    if "No space left" in text or "Disk quota" in text:
+    if is_full(error):
         return ResourceExhausted(
             f"no space left in {url}; free some space and repeat the call, nothing stored was lost",
-            reason="DISK_FULL",
+            reason=DISK_FULL,
         )
     return Unavailable(f"object store {url} failed: {text.splitlines()[0][:200]}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import sys
 from importlib import import_module
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from tuneloom_common.children import die_with_parent
+from tuneloom_common.disks import EXIT_DISK_FULL, is_full
 from tuneloom_registry.refusals import Refusal
 from tuneloom_registry.transforms.actions import ACTIONS
 from tuneloom_registry.transforms.limits import limit_memory, limit_time
@@ -35,7 +35,7 @@ def transform(workspace: Workspace, spec: TransformSpec) -> None:
     workspace.result.unlink(missing_ok=True)
     shutil.rmtree(workspace.out, ignore_errors=True)
     try:
-        answer = cast(_Module, import_module(ACTIONS[spec.action].module)).run(workspace, spec)
+        cast(_Module, import_module(ACTIONS[spec.action].module)).run(workspace, spec).write(workspace.result)
     except Refusal as refusal:
         TransformRefusal(reason=refusal.reason, error=str(refusal)).write(workspace.result)
     except ValueError as error:
@@ -44,12 +44,10 @@ def transform(workspace: Workspace, spec: TransformSpec) -> None:
         if spec.memory_limit_bytes is None:
             raise
         TransformRefusal(reason="OUT_OF_MEMORY", error=_out_of_memory(spec)).write(workspace.result)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if not is_full(error):
             raise
-        raise SystemExit(f"no space left in {workspace.directory}; free some, the {spec.action} is repeated") from None
-    else:
-        answer.write(workspace.result)
+        raise SystemExit(EXIT_DISK_FULL) from None
 
 
 def _out_of_memory(spec: TransformSpec) -> str:

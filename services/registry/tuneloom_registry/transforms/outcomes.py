@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneloom_common import children
+from tuneloom_common.disks import EXIT_DISK_FULL
 from tuneloom_common.manifests import FileEntry, Lineage, Manifest
 from tuneloom_registry.transforms.specs import TransformRefusal, TransformResult, read_answer, read_spec
 from tuneloom_registry.transforms.workspace import Workspace
@@ -46,7 +47,14 @@ class Lost:
         )
 
 
-Outcome = Done | Refused | Lost
+@dataclass(frozen=True, slots=True)
+class Full:
+    """The child found no space; another one may."""
+
+    message: str
+
+
+Outcome = Done | Refused | Lost | Full
 
 
 def read_outcome(directory: Path, returncode: int) -> Outcome:
@@ -57,6 +65,8 @@ def read_outcome(directory: Path, returncode: int) -> Outcome:
     except FileNotFoundError:
         if returncode == -signal.SIGALRM:
             return Refused("DEADLINE_EXCEEDED", _too_long(workspace))
+        if returncode == EXIT_DISK_FULL:
+            return Full(f"no space left in {workspace.directory}; free some")
         return Lost(returncode, children.last_lines(workspace.log))
     except ValueError as error:  # only another program writes such an answer
         return Lost(returncode, f"the build has no usable result: {error}")

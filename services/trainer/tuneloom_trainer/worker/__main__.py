@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from tuneloom_common.children import COMPUTE_ENVIRONMENT, die_with_parent
+from tuneloom_common.disks import EXIT_DISK_FULL, is_full
 from tuneloom_trainer.worker.protocol import EXIT_FAILED, EventLog, Failed, WorkerFailed, WorkerSpec, events_file
 
 
@@ -33,21 +34,17 @@ def main(run_dir: Path) -> int:
         events.emit(Failed(reason=error.reason, message=str(error)))
         return EXIT_FAILED
     except Exception as error:
-        if _is_disk_full(error):
-            events.emit(Failed(reason="DISK_FULL", message="no space left for checkpoints; free some and resubmit"))
-            return EXIT_FAILED
+        if is_full(error):  # the event log may have no space either: the status says it
+            print(f"no space left: {error}", file=sys.stderr)  # noqa: T201 - its log
+            return EXIT_DISK_FULL
         if isinstance(error, OSError):
             raise
         traceback.print_exc()
         events.emit(Failed(reason="WORKER_ERROR", message=f"{type(error).__name__}: {error}"[:2000]))
         return EXIT_FAILED
     finally:
-        events.close()
-
-
-def _is_disk_full(error: Exception) -> bool:
-    # safetensors hands the system's error on as text
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or f"os error {errno.ENOSPC}" in str(error)
+        with suppress(OSError):
+            events.close()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import pytest
 from tests.unit.registry.transforms.conftest import write_adapter, write_base
 from tests.unit.registry.transforms.test_convert import write_checkpoint, write_full
 from tuneloom_common.manifests import Lora
-from tuneloom_registry.transforms.outcomes import Done, Lost, Refused, read_outcome
+from tuneloom_registry.transforms.outcomes import Done, Full, Lost, Refused, read_outcome
 from tuneloom_registry.transforms.specs import (
     TransformRefusal,
     TransformResult,
@@ -195,9 +195,8 @@ def test_what_is_no_checkpoint_is_refused(workspace: Workspace, tmp_path: Path) 
     assert outcome.reason == "CHECKPOINT_INVALID"
 
 
-def test_a_full_disk_is_said_in_one_line(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_full_disk_is_told_apart_from_a_death(workspace: Workspace, tmp_path: Path) -> None:
     fill(workspace, write_full(tmp_path / "checkpoint"))
     (workspace.directory / "progress").symlink_to("/dev/full")
     outcome = read_outcome(workspace.directory, run(workspace))
-    assert isinstance(outcome, Lost)
-    assert outcome.tail == f"no space left in {workspace.directory}; free some, the convert is repeated"
+    assert outcome == Full(f"no space left in {workspace.directory}; free some")

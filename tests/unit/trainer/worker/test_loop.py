@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests import tiny
+from tests.disks import small_disk
+from tuneloom_common.disks import EXIT_DISK_FULL
 from tuneloom_trainer.specs import load_recipes, resolve
 from tuneloom_trainer.worker.checkpoint_records import newest_whole
 from tuneloom_trainer.worker.loop import train
@@ -195,6 +199,19 @@ def test_every_checkpoint_that_was_saved_and_not_registered_is_told_by_the_next(
     run(spec.model_copy(update={"lease_epoch": 2, "registered_step": 1}), run_dir)
 
     assert [event["step"] for event in events_of(run_dir, "checkpoint")] == [2, 3, 4, 5, 6]
+
+
+def test_a_worker_without_space_leaves_with_a_status_of_its_own(prepare: Prepare, tmp_path: Path) -> None:
+    spec = prepare("run", **METHODS["full"])
+    with small_disk(tmp_path / "disk", kilobytes=64) as run_dir:
+        spec.write(run_dir)
+        worker = [sys.executable, "-m", "tuneloom_trainer.worker", str(run_dir)]
+        ended = subprocess.run(worker, capture_output=True, text=True, check=False)
+        steps = [event["step"] for event in events_of(run_dir, "progress")]
+
+    assert ended.returncode == EXIT_DISK_FULL, ended.stderr
+    assert "no space left: " in ended.stderr
+    assert steps == [1, 2, 3]  # the first save
 
 
 @pytest.mark.parametrize("method", ["nf4", "full"])
