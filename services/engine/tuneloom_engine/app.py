@@ -15,7 +15,7 @@ from tuneloom_engine.edge import DOOR, Door, guarded
 from tuneloom_engine.host import Host
 from tuneloom_engine.settings import HostSettings
 from tuneloom_engine.sockets import SocketDirectory
-from tuneloom_engine.sources import open_cache, open_registry
+from tuneloom_engine.sources import open_cache, open_objects, open_registry
 
 HOST = web.AppKey("host", Host)
 
@@ -37,6 +37,7 @@ def build(settings: HostSettings, *, clock: Callable[[], float] = time.time) -> 
 
     async def hosting(app: web.Application) -> AsyncIterator[None]:
         registry, cache = open_registry(settings), open_cache(settings)
+        await open_objects(settings).check()
         artifacts = Artifacts(registry, cache)
         adapters = Adapters(artifacts, max_lora_rank=settings.max_lora_rank)
         with SocketDirectory.create(settings.socket_dir) as sockets:

@@ -11,17 +11,17 @@ from pydantic_settings import SettingsConfigDict
 from tuneloom_client.access import RegistryAccess
 from tuneloom_common.blob_cache import DEFAULT_MAX_BYTES
 from tuneloom_common.listening import GuardedSettings
+from tuneloom_common.objects.settings import ObjectsSettings
 from tuneloom_common.settings import ServiceSettings
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
-class ResolverSettings(RegistryAccess):
+class ResolverSettings(RegistryAccess, ObjectsSettings):
     """What finding versions takes: for the host, and for the plugin in a vLLM that was started by other means."""
 
     model_config = SettingsConfigDict(env_prefix="TUNELOOM_ENGINE_", frozen=True, extra="ignore")
 
-    objects_url: str
     cache_dir: Path = Path(".tuneloom/engine/cache")
     """Where versions are made available, one directory per digest. On the disk of a local object store the
     files are hard links and take no space."""

@@ -18,10 +18,15 @@ def open_registry(settings: ResolverSettings) -> RegistryClient:
     return settings.open_registry(timeout_seconds=REGISTRY_TIMEOUT_SECONDS)
 
 
+def open_objects(settings: ResolverSettings) -> ObjectStore:
+    """Only read from here."""
+    return ObjectStore(settings.objects_url, settings.s3)
+
+
 def open_cache(settings: ResolverSettings) -> VersionCache:
     """The versions on this machine."""
     most = settings.blob_cache_bytes
-    blobs = BlobCache(ObjectStore(settings.objects_url), settings.blob_cache_dir, max_bytes=most)
+    blobs = BlobCache(open_objects(settings), settings.blob_cache_dir, max_bytes=most)
     return VersionCache(blobs, settings.cache_dir, max_bytes=most)
 
 

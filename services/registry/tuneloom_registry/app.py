@@ -55,8 +55,10 @@ async def build(settings: RegistrySettings, stack: AsyncExitStack) -> RegistryAp
     builds = BuildStore(
         database, lease=timedelta(seconds=settings.build_lease_seconds), max_attempts=settings.build_max_attempts
     )
-    objects = ObjectStore(settings.objects_url)
-    await objects.recognise(ObjectStoreRecord(database), setting="TUNELOOM_REGISTRY_OBJECTS_URL")
+    record = ObjectStoreRecord(database)
+    locked = settings.objects_put_if_absent == "database"
+    objects = ObjectStore(settings.objects_url, settings.s3, lock=record.locked if locked else None)
+    await objects.recognise(record, setting="TUNELOOM_REGISTRY_OBJECTS_URL")
     staging = settings.work_dir / "uploads"
     shutil.rmtree(staging, ignore_errors=True)  # what a kill left half received
     staging.mkdir(parents=True, mode=0o700)

@@ -12,17 +12,20 @@ from pydantic_settings import SettingsConfigDict
 from tuneloom_common.blob_cache import DEFAULT_MAX_BYTES
 from tuneloom_common.database import DatabaseSettings
 from tuneloom_common.listening import GuardedSettings
+from tuneloom_common.objects.settings import ObjectsSettings
 from tuneloom_data.limits import MAX_FILE_BYTES, MAX_MEMORY_BYTES, MAX_ROW_BYTES, MAX_SECONDS
 
 
-class RegistrySettings(GuardedSettings, DatabaseSettings):
+class RegistrySettings(GuardedSettings, DatabaseSettings, ObjectsSettings):
     """Where the registry listens, stores and builds."""
 
     model_config = SettingsConfigDict(env_prefix="TUNELOOM_REGISTRY_", frozen=True, extra="ignore")
 
     port: int = Field(default=8021, ge=0, le=65535)
+    objects_put_if_absent: Literal["store", "database"] = "store"
+    """Who sees to it that one of several writers of an object wins: the store itself, which is tried at every start, or
+    a lock of this registry's database, for S3 servers whose If-None-Match is not atomic."""
     database_url: str = "sqlite+aiosqlite:///.tuneloom/registry.db"
-    objects_url: str
     work_dir: Path = Path(".tuneloom/registry")
     blob_cache_dir: Path = Path(".tuneloom/blobs")
     """Shared by the registry, the trainer and the engine host of one machine."""

@@ -13,16 +13,16 @@ from tuneloom_client.access import RegistryAccess
 from tuneloom_common.blob_cache import DEFAULT_MAX_BYTES
 from tuneloom_common.database import DatabaseSettings
 from tuneloom_common.listening import GuardedSettings
+from tuneloom_common.objects.settings import ObjectsSettings
 
 
-class TrainerSettings(GuardedSettings, RegistryAccess, DatabaseSettings):
+class TrainerSettings(GuardedSettings, RegistryAccess, DatabaseSettings, ObjectsSettings):
     """Where the trainer listens, stores and runs workers."""
 
     model_config = SettingsConfigDict(env_prefix="TUNELOOM_TRAINER_", frozen=True, extra="ignore")
 
     port: int = Field(default=8022, ge=0, le=65535)
     database_url: str = "sqlite+aiosqlite:///.tuneloom/trainer.db"
-    objects_url: str
     work_dir: Path = Path(".tuneloom/trainer")
     blob_cache_dir: Path = Path(".tuneloom/blobs")
     """Shared by the registry, the trainer and the engine host of one machine."""

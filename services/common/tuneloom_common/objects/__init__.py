@@ -5,7 +5,7 @@ put-if-absent; readers follow a manifest, never a prefix listing, and verify eve
 """
 
 from tuneloom_common.objects.files import CHUNK_BYTES, hash_file, sync
-from tuneloom_common.objects.places import MARKER
+from tuneloom_common.objects.identity import MARKER
 from tuneloom_common.objects.store import ObjectStore
 
 __all__ = ["CHUNK_BYTES", "MARKER", "ObjectStore", "hash_file", "sync"]

@@ -6,14 +6,32 @@ everybody that nothing is stored.
 
 from __future__ import annotations
 
+import secrets
 from typing import Protocol
 
 import structlog
 
 from tuneloom_common.errors import FailedPrecondition
-from tuneloom_common.objects.places import MARKER, Place
 
+MARKER = ".tuneloom-store"
+"""Lies in every store and holds its identity."""
 log = structlog.get_logger()
+
+
+def new_identity() -> str:
+    return secrets.token_hex(8)
+
+
+class Marked(Protocol):
+    """The store, as far as this is concerned; see `places`."""
+
+    expected: str | None
+
+    async def identity(self) -> str | None: ...
+
+    async def mark(self) -> str: ...
+
+    async def used(self) -> bool: ...
 
 
 class Remembered(Protocol):
@@ -28,7 +46,7 @@ class Remembered(Protocol):
         """Whether it names objects that must be in a store."""
 
 
-async def recognise(place: Place, remembered: Remembered, *, url: str, setting: str) -> None:
+async def recognise(place: Marked, remembered: Remembered, *, url: str, setting: str) -> None:
     """Makes or marks the store where it is new, and raises FailedPrecondition where it is another database's.
 
     One that is away is waited for: every call says so until it is back. `setting` names the variable with the URL.

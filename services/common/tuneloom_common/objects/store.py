@@ -7,41 +7,65 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, MemoryStore, S3Store
+import structlog
+from obstore.exceptions import BaseError
 
-from tuneloom_common.errors import DataLoss, NotFound, TuneloomError
+from tuneloom_common.errors import DataLoss, NotFound, TuneloomError, Unavailable
 from tuneloom_common.manifests import FileEntry, Manifest
-from tuneloom_common.objects.faults import translated
+from tuneloom_common.objects.creation import Lock, Store, under
+from tuneloom_common.objects.faults import WRONG
 from tuneloom_common.objects.files import CHUNK_BYTES, hash_file, materialize
 from tuneloom_common.objects.identity import Remembered, recognise
 from tuneloom_common.objects.places import open_place
+from tuneloom_common.objects.probe import require_atomic_create
+from tuneloom_common.objects.s3 import S3
+from tuneloom_common.objects.settings import S3Options
+
+log = structlog.get_logger()
 
 
 class ObjectStore:
     """The one way to stored artifacts. `url` is file:///directory, s3://bucket/prefix or memory://."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, options: S3Options | None = None, *, lock: Lock | None = None) -> None:
+        """With a lock, put-if-absent takes turns by it; without, the store itself decides who was first."""
         self.url = url
-        self._place = open_place(url)
+        self._place = open_place(url, options, create=under(lock) if lock else None)
+        self._locked = lock is not None
 
     async def create(self) -> Self:
         """Makes the store where there is none."""
         await self._place.mark()
         return self
 
-    async def recognise(self, remembered: Remembered, *, setting: str) -> None:
-        """Holds the store against what a database knows of it; see `identity`."""
+    async def check(self) -> None:
+        """Raises Unavailable when the store is set up wrong; one that does not answer now is told of in the log."""
         try:
+            await self._place.check()
+        except Unavailable as error:
+            if error.reason in WRONG:
+                raise
+            log.warning(f"{error}; going on without it")
+        except (BaseError, OSError) as error:
+            raise self.translate(error) from error
+
+    async def recognise(self, remembered: Remembered, *, setting: str) -> None:
+        """Holds the store against what a database knows of it, and tries whether it can be trusted."""
+        try:
+            if isinstance(self._place, S3):
+                await self._place.check()
+                if not self._locked:
+                    put_if_absent = self._place.options.setting("PUT_IF_ABSENT")
+                    await require_atomic_create(self._place.store, url=self.url, setting=put_if_absent)
             await recognise(self._place, remembered, url=self.url, setting=setting)
         except (BaseError, OSError) as error:
             raise self.translate(error) from error
 
     @property
-    def _store(self) -> LocalStore | S3Store | MemoryStore:
+    def _store(self) -> Store:
         return self._place.store
 
     async def put_file(self, path: Path, *, name: str) -> FileEntry:
@@ -57,8 +81,7 @@ class ObjectStore:
             return
         await self._place.require()
         try:
-            await obstore.put_async(self._store, _blob(sha256), path)
-            await self._place.settle(_blob(sha256))
+            await self._place.upload(path, _blob(sha256), sha256=sha256, size=size)
         except (BaseError, OSError) as error:
             raise self.translate(error) from error
 
@@ -119,23 +142,14 @@ class ObjectStore:
         for file in manifest.files:
             if not await self.has_blob(file.sha256, size=file.size):
                 raise NotFound(f"{file.path}: blob {file.sha256} is not stored; upload it before the manifest")
-        try:
-            await self._write_manifest(manifest, mode="create")
-        except AlreadyExistsError:
-            if not await self._manifest_is_sound(manifest.digest):
-                await self._write_manifest(manifest, mode="overwrite")
-        return manifest.digest
-
-    async def _write_manifest(self, manifest: Manifest, *, mode: Literal["create", "overwrite"]) -> None:
-        name = _manifest(manifest.digest)
+        name, data = _manifest(manifest.digest), manifest.canonical()
         await self._place.require()
         try:
-            await obstore.put_async(self._store, name, manifest.canonical(), mode=mode, use_multipart=False)
-            await self._place.settle(name)
-        except AlreadyExistsError:
-            raise
+            if not await self._place.create(name, data) and not await self._manifest_is_sound(manifest.digest):
+                await self._place.overwrite(name, data)
         except (BaseError, OSError) as error:
             raise self.translate(error) from error
+        return manifest.digest
 
     async def _manifest_is_sound(self, digest: str) -> bool:
         try:
@@ -169,14 +183,17 @@ class ObjectStore:
 
     async def fetch(self, file: FileEntry, target: Path) -> None:
         """Makes one blob available as a file that must not exist yet, verified."""
-        if (sha256 := await self._place.link(_blob(file.sha256), target)) is not None:
-            if sha256 != file.sha256:
-                target.unlink()
-                raise await self._damaged(file.sha256)
-            return
-        with target.open("xb") as output:
-            async for chunk in self.read_blob(file.sha256):
-                await asyncio.to_thread(output.write, chunk)
+        name = _blob(file.sha256)
+        try:
+            sound = await self._place.download(name, target, sha256=file.sha256, size=file.size)
+        except FileNotFoundError:
+            raise await self._absent(f"blob {file.sha256}") from None
+        if sound is False:
+            raise await self._damaged(file.sha256)
+        if sound is None:
+            with target.open("xb") as output:
+                async for chunk in self.read_blob(file.sha256):
+                    await asyncio.to_thread(output.write, chunk)
 
     async def _absent(self, what: str) -> TuneloomError:
         """Raises Unavailable when nothing can be said about what is stored."""
@@ -207,7 +224,7 @@ class ObjectStore:
 
     def translate(self, error: Exception) -> Exception:
         """A storage library's or the system's error as one of ours."""
-        return translated(error, url=self.url)
+        return self._place.translate(error)
 
 
 def _blob(sha256: str) -> str:
