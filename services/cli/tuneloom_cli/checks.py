@@ -83,19 +83,20 @@ def _disk() -> Finding:
 
 
 def services() -> Iterator[Finding]:
-    """Whether the services of this home listen; none of them is required."""
-    from tuneloom_cli.local.home import Home
+    """Whether the services that commands talk to listen; none of them is required."""
+    from tuneloom_cli.cluster import connection
     from tuneloom_common.errors import TuneloomError
 
     try:
-        connection = Home.locate().connection()
+        found = connection()
     except TuneloomError as error:
         yield Finding("services", False, error.message, "tuneloom up", required=False)
         return
     for name in ("registry", "trainer", "engine_host", "gateway"):
-        address = getattr(connection, name).removeprefix("http://")
-        host, _, port = address.rpartition(":")
-        good = asyncio.run(_listens(host, int(port)))
+        address = getattr(found, name)
+        if not address:
+            continue
+        good = asyncio.run(_listens(*_first_place(address)))
         yield Finding(
             name.replace("_", " "),
             good,
@@ -103,6 +104,19 @@ def services() -> Iterator[Finding]:
             "tuneloom up",
             required=False,
         )
+
+
+def _first_place(address: str) -> tuple[str, int]:
+    """Host and port of a URL or of gRPC's target, of which the first server counts."""
+    from urllib.parse import urlsplit
+
+    if address.startswith("http"):
+        parts = urlsplit(address)
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    for scheme in ("dns:///", "ipv4:", "ipv6:"):
+        address = address.removeprefix(scheme)
+    host, _, port = address.partition(",")[0].rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 async def _listens(host: str, port: int) -> bool:

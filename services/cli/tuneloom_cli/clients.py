@@ -1,4 +1,4 @@
-"""The clients a command uses, connected to the services of this home."""
+"""The clients a command uses, connected to the services of this home or of a cluster."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tuneloom_cli.local.home import Connection, Home
+from tuneloom_cli.cluster import PREFIX, connection
+from tuneloom_cli.local.home import Connection
 from tuneloom_client.registry import RegistryClient
 from tuneloom_client.trainer import TrainerClient
+
+if TYPE_CHECKING:
+    import aiohttp
 
 T = TypeVar("T")
 
@@ -27,18 +31,39 @@ class Services:
 @asynccontextmanager
 async def connect(connection: Connection) -> AsyncIterator[Services]:
     """Clients of the services of a connection; nothing is sent before the first call."""
-    token = connection.service_token
     async with AsyncExitStack() as stack:
-        registry = await stack.enter_async_context(RegistryClient.at(connection.registry, token=token))
-        trainer = await stack.enter_async_context(TrainerClient.at(connection.trainer, token=token))
+        registry = await stack.enter_async_context(registry_of(connection))
+        trainer = await stack.enter_async_context(
+            TrainerClient.at(
+                connection.trainer, token=connection.service_token, tls=connection.trainer_tls, setting=PREFIX
+            )
+        )
         yield Services(connection, registry, trainer)
 
 
-def run(use: Callable[[Services], Awaitable[T]]) -> T:
-    """Runs one command's coroutine against the services of this home."""
+def registry_of(connection: Connection) -> RegistryClient:
+    """A client of the registry alone."""
+    return RegistryClient.at(
+        connection.registry, token=connection.service_token, tls=connection.registry_tls, setting=PREFIX
+    )
 
-    async def session() -> T:
-        async with connect(Home.locate().connection()) as services:
+
+def session(connection: Connection, url: str, *, token: str, **options: Any) -> aiohttp.ClientSession:
+    """An HTTP session with a service of this connection."""
+    import aiohttp
+
+    tls = connection.registry_tls
+    connector = aiohttp.TCPConnector(ssl=tls.context()) if tls and url.startswith("https://") else None
+    return aiohttp.ClientSession(
+        url or None, headers={"authorization": f"Bearer {token}"}, connector=connector, **options
+    )
+
+
+def run(use: Callable[[Services], Awaitable[T]]) -> T:
+    """Runs one command's coroutine against the services it is meant for."""
+
+    async def connected() -> T:
+        async with connect(connection()) as services:
             return await use(services)
 
-    return asyncio.run(session())
+    return asyncio.run(connected())

@@ -10,7 +10,11 @@ from urllib.parse import quote
 
 import aiohttp
 
+from tuneloom_cli.cluster import PREFIX
 from tuneloom_common.errors import NotFound, TuneloomError, Unauthenticated, Unavailable
+from tuneloom_common.tls import PeerTls
+from tuneloom_common.tls.faults import REASON as HANDSHAKE_FAILED
+from tuneloom_common.tls.faults import fault_raised, sentence
 
 # Above the engine host's own limit for a start, so that its reason arrives first.
 FIRST_WORD_SECONDS = 660.0
@@ -33,8 +37,15 @@ class NoAnswer(Unavailable):
 class Gateway:
     """`first_word_seconds` is how long an answer may take to begin, engine start included."""
 
-    def __init__(self, session: aiohttp.ClientSession, *, first_word_seconds: float = FIRST_WORD_SECONDS) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        first_word_seconds: float = FIRST_WORD_SECONDS,
+        tls: PeerTls | None = None,
+    ) -> None:
         self._session = session
+        self._tls = tls
         self._first_word_seconds = first_word_seconds
 
     async def model(self, name: str) -> ServedModel:
@@ -44,7 +55,7 @@ class Gateway:
                 await _check(response)
                 body = await response.json()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise _no_gateway(error) from None
+            raise self._away(error) from None
         return ServedModel(name, str(body.get("version", "")), str(body.get("kind", "")))
 
     async def answer(self, messages: Messages, **options: Any) -> AsyncIterator[str]:
@@ -60,7 +71,13 @@ class Gateway:
         except TimeoutError:  # aiohttp's own are ClientErrors too, so this comes first
             raise NoAnswer(f"no word for {timeout.sock_read:.0f} s", reason="TIMEOUT") from None
         except aiohttp.ClientError as error:
-            raise _no_gateway(error) from None
+            raise self._away(error) from None
+
+    def _away(self, error: Exception) -> Unavailable:
+        hung_up = self._tls is not None and isinstance(error, aiohttp.ServerDisconnectedError)
+        if fault := fault_raised(error, hung_up=hung_up):
+            return Unavailable(sentence(fault, "gateway", tls=self._tls, setting=PREFIX), reason=HANDSHAKE_FAILED)
+        return Unavailable(f"the gateway does not answer ({error}); is 'tuneloom up' running?")
 
 
 def _pieces(line: bytes) -> list[str]:
@@ -92,7 +109,3 @@ async def _check(response: aiohttp.ClientResponse) -> None:
 
 def _sentence(body: Any) -> str:
     return str(body["error"]["message"])
-
-
-def _no_gateway(error: Exception) -> Unavailable:
-    return Unavailable(f"the gateway does not answer ({error}); is 'tuneloom up' running?")

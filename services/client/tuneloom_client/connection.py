@@ -27,9 +27,10 @@ class Connection:
         token_setting: str = "",
         timeout_seconds: float = TIMEOUT_SECONDS,
         tls: PeerTls | None = None,
+        setting: str = "",
     ) -> None:
         self._channel = channel
-        self._peer = Peer(self.peer_name, token_setting, tls)
+        self._peer = Peer(self.peer_name, token_setting, tls, setting or token_setting.removesuffix("TOKEN"))
         self._timeout = timeout_seconds
 
     @classmethod
@@ -41,10 +42,14 @@ class Connection:
         token_setting: str = "",
         timeout_seconds: float = TIMEOUT_SECONDS,
         tls: PeerTls | None = None,
+        setting: str = "",
     ) -> Self:
-        """A client on a channel of its own, see `open_channel`. Nothing is sent before the first call."""
+        """A client on a channel of its own, see `open_channel`. Nothing is sent before the first call.
+
+        `setting` begins the names of the settings about the service, for messages.
+        """
         channel = open_channel(address, token=token, service_config=cls.retries, tls=tls)
-        return cls(channel, token_setting=token_setting, timeout_seconds=timeout_seconds, tls=tls)
+        return cls(channel, token_setting=token_setting, timeout_seconds=timeout_seconds, tls=tls, setting=setting)
 
     async def close(self) -> None:
         """Ends all calls."""

@@ -26,6 +26,7 @@ class Peer:
     name: str
     token_setting: str = ""
     tls: PeerTls | None = None
+    setting: str = ""
 
     @contextmanager
     def called(self) -> Iterator[None]:
@@ -38,7 +39,7 @@ class Peer:
     def _translated(self, error: grpc.aio.AioRpcError) -> TuneloomError:
         if error.code() is grpc.StatusCode.CANCELLED:  # by the peer: our own cancelling is no RpcError
             return Unavailable(f"the {self.name} ended the call; it may be restarting")
-        ours = from_rpc_error(error, self.name, tls=self.tls, setting=self.token_setting.removesuffix("TOKEN"))
+        ours = from_rpc_error(error, self.name, tls=self.tls, setting=self.setting)
         if not self.token_setting:
             return ours
         if error.code().name in OUR_TOKEN:

@@ -32,15 +32,15 @@ def chat(
     """
     import asyncio
 
+    from tuneloom_cli.cluster import connection
     from tuneloom_cli.local.home import Home
     from tuneloom_cli.prompting import prompts
 
-    home = Home.locate()
-    connection = home.connection()
+    to = connection()
 
     async def session() -> None:
         async with conversation_with(
-            model, connection, system=system, temperature=temperature, max_tokens=max_tokens
+            model, to, system=system, temperature=temperature, max_tokens=max_tokens
         ) as conversation:
             if message:
                 if not await conversation.turn(message):
@@ -50,7 +50,7 @@ def chat(
                 f"[dim]{conversation.title} · Ctrl-C stops an answer · /reset starts over · Ctrl-D leaves[/]",
                 soft_wrap=True,
             )
-            await talk(conversation, prompts(home.path / "chat_history"))
+            await talk(conversation, prompts(Home.locate().path / "chat_history"))
 
     asyncio.run(session())
 
@@ -60,19 +60,17 @@ async def conversation_with(
     model: str, connection: Connection, *, system: str, temperature: float, max_tokens: int
 ) -> AsyncIterator[Conversation]:
     """Raises NotFound when there is no such model, before anything is asked of it."""
-    import aiohttp
-
+    from tuneloom_cli.clients import registry_of, session
     from tuneloom_cli.conversation import Conversation
     from tuneloom_cli.engine import Engines
     from tuneloom_cli.gateway import Gateway
-    from tuneloom_client.registry import RegistryClient
 
     async with (
-        aiohttp.ClientSession(connection.gateway, headers=_bearer(connection.api_key)) as gateway_session,
-        aiohttp.ClientSession(connection.engine_host, headers=_bearer(connection.service_token)) as host_session,
-        RegistryClient.at(connection.registry, token=connection.service_token) as registry,
+        session(connection, connection.gateway, token=connection.api_key) as gateway_session,
+        session(connection, connection.engine_host, token=connection.service_token) as host_session,
+        registry_of(connection) as registry,
     ):
-        gateway = Gateway(gateway_session)
+        gateway = Gateway(gateway_session, tls=connection.registry_tls)
         yield Conversation(
             gateway,
             Engines(host_session, registry),
@@ -95,7 +93,3 @@ async def talk(conversation: Conversation, prompts: Prompts) -> None:
                 await conversation.turn(said)
             except TuneloomError as error:
                 errors.print(f"[red]error:[/] {escape(error.message)}", soft_wrap=True)
-
-
-def _bearer(token: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {token}"}

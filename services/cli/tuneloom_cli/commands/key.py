@@ -13,7 +13,7 @@ def key(
     grpc: Annotated[bool, typer.Option("--grpc", help="The token for registry and trainer instead.")] = False,
 ) -> None:
     """Print the gateway's API key of this installation; send it as 'authorization: Bearer KEY'."""
-    from tuneloom_cli.local.home import Home
+    from tuneloom_cli.cluster import connection
 
-    connection = Home.locate().connection()
-    out.print(connection.service_token if grpc else connection.api_key, soft_wrap=True, markup=False)
+    found = connection()
+    out.print(found.service_token if grpc else found.api_key, soft_wrap=True, markup=False)

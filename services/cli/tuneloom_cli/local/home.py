@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tuneloom_cli.local.keys import Keys
 from tuneloom_common.errors import FailedPrecondition
+from tuneloom_common.tls import PeerTls
 
 PRIVATE_DIRECTORY, PRIVATE_FILE = 0o700, 0o600
+STORED = ("registry", "trainer", "gateway", "engine_host", "service_token", "api_key", "keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,14 @@ class Connection:
     service_token: str
     api_key: str
     keys: Keys | None = field(default=None)
+    registry_tls: PeerTls | None = field(default=None)
+    """Of services elsewhere, like the next; never stored: a home's own meet on loopback in plain text."""
+    trainer_tls: PeerTls | None = field(default=None)
 
     @classmethod
     def stored(cls, values: dict[str, Any]) -> Connection:
         """From connection.json; what a newer release added is left aside."""
-        known = {each.name: values[each.name] for each in fields(cls) if each.name in values and each.name != "keys"}
+        known = {name: values[name] for name in STORED if name in values and name != "keys"}
         return cls(**known, keys=Keys.stored(values["keys"]) if values.get("keys") else None)
 
 
@@ -98,7 +103,7 @@ class Home:
         )
         staged = self.connection_file.with_suffix(".part")
         with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE), "w") as output:
-            json.dump({**known, **asdict(connection)}, output, indent=1)
+            json.dump({**known, **{name: asdict(connection)[name] for name in STORED}}, output, indent=1)
         staged.replace(self.connection_file)
         return connection
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import aiohttp
 
 from tuneloom_cli.artifacts import upload_base
-from tuneloom_cli.clients import connect
+from tuneloom_cli.clients import connect, session
 from tuneloom_cli.local.home import Connection
 from tuneloom_cli.terminal import out
 from tuneloom_common.names import DEFAULT_ALIAS
@@ -30,12 +30,11 @@ async def offer_base(connection: Connection, directory: Path, name: str) -> str:
 
 async def warm(connection: Connection, engine_name: str) -> None:
     """Asks for the base's engine now, so that the first chat finds it running."""
-    headers = {"authorization": f"Bearer {connection.service_token}"}
     timeout = aiohttp.ClientTimeout(total=ENGINE_START_SECONDS)
     try:
         async with (
-            aiohttp.ClientSession(connection.engine_host, timeout=timeout, headers=headers) as session,
-            session.post(f"/replicas/{engine_name}") as answer,
+            session(connection, connection.engine_host, token=connection.service_token, timeout=timeout) as host,
+            host.post(f"/replicas/{engine_name}") as answer,
         ):
             body = await answer.json()
             problem = "" if answer.status == 200 else body.get("error", body)

@@ -16,7 +16,9 @@ from tuneloom_cli.local.keys import Keys, principals_setting
 # Where services meet: all of them and the connection file must agree.
 FIXED = frozenset(
     {"HOST", "PORT", "TOKEN", "PRINCIPALS", "REGISTRY_TOKEN", "REGISTRY_ADDRESS", "ENGINE_HOST_URL",
-     "ENGINE_HOST_TOKEN", "API_KEY_SHA256S"}
+     "ENGINE_HOST_TOKEN", "API_KEY_SHA256S", "TLS_CERTIFICATE", "TLS_KEY", "TLS_CLIENT_CA", "REGISTRY_CA",
+     "REGISTRY_CERTIFICATE", "REGISTRY_KEY", "REGISTRY_SERVER_NAME", "ENGINE_HOST_CA", "ENGINE_HOST_CERTIFICATE",
+     "ENGINE_HOST_KEY", "ENGINE_HOST_SERVER_NAME"}
 )  # fmt: skip
 # What a service gets of the user's environment besides its own settings.
 SHARED = {

@@ -42,14 +42,15 @@ def fault_told(line: str) -> Fault | None:
     return Fault.REFUSED if line.endswith(": Socket closed") else None
 
 
-def fault_raised(error: BaseException) -> Fault | None:
-    """What an HTTP client's error means; None: it was not the handshake."""
+def fault_raised(error: BaseException, *, hung_up: bool = False) -> Fault | None:
+    """What an HTTP client's error means; None: it was not the handshake. `hung_up`: over TLS, before any answer. That
+    is how event loops tell of a server that did not accept our certificate, or our having none."""
     for each in _chain(error):
         if isinstance(each, ssl.SSLCertVerificationError):
             return _CODES.get(each.verify_code, Fault.AUTHORITY)
         if isinstance(each, ssl.SSLError):
             return Fault.NOT_TLS if each.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE") else Fault.REFUSED
-    return None
+    return Fault.REFUSED if hung_up else None
 
 
 def sentence(fault: Fault, what: str, *, tls: PeerTls | None, setting: str = "") -> str:
@@ -87,10 +88,10 @@ def _wish(tls: PeerTls | None, setting: str) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it wraps: aiohttp keeps the TLS library's in attributes."""
+    """What an error wraps, then itself: aiohttp keeps the TLS library's in attributes, and calls its own alike."""
     while error is not None:
-        yield error
         for name in ("certificate_error", "os_error"):
             if isinstance(inner := getattr(error, name, None), BaseException):
                 yield inner
+        yield error
         error = error.__cause__ or error.__context__

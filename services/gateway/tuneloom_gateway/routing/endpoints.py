@@ -113,7 +113,8 @@ class HostedEndpoints:
                 f"the engine for {engine} is still starting; try again in a minute", reason="ENGINE_STARTING"
             ) from None
         except (aiohttp.ClientError, ValueError) as error:
-            if fault := fault_raised(error):
+            hung_up = self._tls is not None and isinstance(error, aiohttp.ServerDisconnectedError)
+            if fault := fault_raised(error, hung_up=hung_up):
                 told = sentence(fault, "engine host", tls=self._tls, setting="TUNELOOM_GATEWAY_ENGINE_HOST_")
                 raise Unavailable(told, reason=HANDSHAKE_FAILED) from None
             raise Unavailable(

@@ -1,0 +1,74 @@
+"""Which services a command talks to: those of this home, or a cluster's that the environment names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import SecretStr, ValidationInfo, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from tuneloom_cli.local.home import Connection, Home
+from tuneloom_common.settings import ServiceSettings, load
+from tuneloom_common.tls import PeerTls
+
+PREFIX = "TUNELOOM_CLI_"
+NEEDED = ("registry_address", "trainer_address", "gateway_url")
+
+
+class ClusterSettings(ServiceSettings):
+    """Each as TUNELOOM_CLI_<NAME>. Without addresses, the services of this home are meant."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, validate_default=True)
+
+    token: SecretStr | None = None
+    """For registry, trainer and engine host."""
+    api_key: SecretStr | None = None
+    """For the gateway."""
+    ca: str = ""
+    """Who signed the services' certificates: a PEM file, or `system`. Registry and trainer are called in plain text
+    without it, gateway and engine host as their URLs say."""
+    certificate: Path | None = None
+    """Ours, where the services ask for one; with `key`."""
+    key: Path | None = None
+    registry_server_name: str = ""
+    """The name in the registry's certificate, where it is not the one in its address."""
+    trainer_server_name: str = ""
+    registry_address: str = ""
+    trainer_address: str = ""
+    engine_host_url: str = ""
+    """Optional: tells what an engine is doing while a chat waits for it."""
+    gateway_url: str = ""
+
+    @field_validator("gateway_url")
+    @classmethod
+    def _all_or_none(cls, gateway_url: str, info: ValidationInfo) -> str:
+        values = info.data | {"gateway_url": gateway_url}
+        missing = [PREFIX + name.upper() for name in NEEDED if not values.get(name)]
+        if 0 < len(missing) < len(NEEDED):
+            raise ValueError(f"a cluster needs all of its addresses; set {' and '.join(missing)}")
+        return gateway_url.rstrip("/").removesuffix("/v1")
+
+    def tls(self, server_name: str = "") -> PeerTls | None:
+        return PeerTls.of(
+            ca=self.ca, certificate=self.certificate, key=self.key, server_name=server_name, setting=PREFIX
+        )
+
+    def connection(self) -> Connection | None:
+        """None when the environment names no cluster."""
+        if not self.gateway_url:
+            return None
+        return Connection(
+            registry=self.registry_address,
+            trainer=self.trainer_address,
+            gateway=self.gateway_url,
+            engine_host=self.engine_host_url.rstrip("/"),
+            service_token=self.token.get_secret_value() if self.token else "",
+            api_key=self.api_key.get_secret_value() if self.api_key else "",
+            registry_tls=self.tls(self.registry_server_name),
+            trainer_tls=self.tls(self.trainer_server_name),
+        )
+
+
+def connection() -> Connection:
+    """Raises FailedPrecondition when there is neither a cluster nor a home that was ever started."""
+    return load(ClusterSettings).connection() or Home.locate().connection()

@@ -1,0 +1,125 @@
+"""The command as a process of its own, against services elsewhere that speak TLS and ask for certificates."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from tests.authority import Authority, Files
+from tests.fakes import FakeRegistry, event, serve_registry
+from tuneloom_common.tls import ServerTls
+
+TOKEN = "cluster-token"
+Environment = dict[str, str]
+
+
+class FakeGateway:
+    """Says hello to whoever has the key."""
+
+    async def model(self, request: web.Request) -> web.Response:
+        if request.headers["authorization"] != "Bearer cluster-key":
+            return web.json_response({"error": {"message": "no"}}, status=401)
+        return web.json_response({"version": "models/seed/versions/1", "kind": "base"})
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(event({"choices": [{"delta": {"content": "hello"}}]}) + b"data: [DONE]\n\n")
+        return response
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def client(authority: Authority) -> Files:
+    return authority.issue("client")
+
+
+@pytest.fixture
+async def cluster(authority: Authority, client: Files, tmp_path: Path) -> AsyncIterator[Environment]:
+    registry = FakeRegistry()
+    registry.add("seed", "base")
+    gateway = FakeGateway()
+    app = web.Application()
+    app.router.add_get("/v1/models/{name}", gateway.model)
+    app.router.add_post("/v1/chat/completions", gateway.chat)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    tls = ServerTls(authority.issue("services").pair, authority.path)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls.context())
+    await site.start()
+    async with serve_registry(registry, token=TOKEN, tls=tls) as address:
+        yield {
+            "TUNELOOM_HOME": str(tmp_path / "no home"),
+            "TUNELOOM_CLI_REGISTRY_ADDRESS": address,
+            "TUNELOOM_CLI_TRAINER_ADDRESS": address,
+            "TUNELOOM_CLI_GATEWAY_URL": f"https://localhost:{runner.addresses[0][1]}/v1",
+            "TUNELOOM_CLI_TOKEN": TOKEN,
+            "TUNELOOM_CLI_API_KEY": "cluster-key",
+            "TUNELOOM_CLI_CA": str(authority.path),
+            "TUNELOOM_CLI_CERTIFICATE": str(client.certificate),
+            "TUNELOOM_CLI_KEY": str(client.key),
+        }
+    await runner.cleanup()
+
+
+async def say(environment: Environment, *arguments: str) -> tuple[int | None, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tuneloom_cli", *arguments, stdout=PIPE, stderr=PIPE, env={**os.environ, **environment}
+    )
+    out, errors = await process.communicate()
+    return process.returncode, out.decode(), errors.decode()
+
+
+async def test_a_cluster_is_talked_to_over_tls(cluster: Environment) -> None:
+    status, out, errors = await say(cluster, "models", "list")
+    assert (status, errors) == (0, "")
+    assert "seed" in out
+    status, out, errors = await say(cluster, "chat", "seed", "--message", "hi")
+    assert (status, errors) == (0, "")
+    assert "hello" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"CERTIFICATE": "", "KEY": ""}, "TUNELOOM_CLI_CERTIFICATE and TUNELOOM_CLI_KEY"),
+        ({"CERTIFICATE": "", "KEY": "", "CA": ""}, "TUNELOOM_CLI_CA"),
+        ({"REGISTRY_SERVER_NAME": "elsewhere.example"}, "certificate is not for the name elsewhere.example"),
+        ({"KEY": ""}, "TUNELOOM_CLI_KEY"),
+        ({"KEY": "/no/such.key"}, "/no/such.key"),
+        ({"TRAINER_ADDRESS": ""}, "TUNELOOM_CLI_TRAINER_ADDRESS"),
+    ],
+)
+async def test_what_is_wrong_is_one_sentence_with_the_next_step(
+    cluster: Environment, change: Environment, told: str
+) -> None:
+    changed = {f"TUNELOOM_CLI_{name}": value for name, value in change.items()}
+    environment = {name: value for name, value in (cluster | changed).items() if value}
+    status, _, errors = await say(environment, "models", "list")
+    assert status in (1, 2)
+    assert told in " ".join(errors.split())
+    assert "ssl_transport_security" not in errors
+    assert "Traceback" not in errors
+
+
+async def test_a_gateway_of_another_authority_is_named(cluster: Environment, tmp_path: Path) -> None:
+    other = Authority(tmp_path, "other")
+    status, _, errors = await say(cluster | {"TUNELOOM_CLI_CA": str(other.path)}, "chat", "seed", "--message", "hi")
+    assert status == 1
+    assert "the gateway's certificate is not of the authority" in " ".join(errors.split())
+    bare = {name: value for name, value in cluster.items() if name.split("_")[-1] not in ("CERTIFICATE", "KEY")}
+    bare["TUNELOOM_CLI_API_KEY"] = cluster["TUNELOOM_CLI_API_KEY"]
+    status, _, errors = await say(bare, "chat", "seed", "--message", "hi")
+    assert status == 1
+    assert "TUNELOOM_CLI_CERTIFICATE" in errors
