@@ -2,13 +2,16 @@
 SHELL := bash
 BIN := .venv/bin
 
-.PHONY: help install install-engine demo up check format test test-unit test-chaos protos base bench images clean
+.PHONY: help install install-postgresql install-engine demo up check format test test-unit test-chaos protos base bench images clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /|/' | column -t -s '|'
 
 install: ## Services, worker and tools into .venv
 	@scripts/install services
+
+install-postgresql:
+	@scripts/install postgresql
 
 install-engine: install ## vLLM into .venv-engine
 	@scripts/install engine
@@ -19,7 +22,7 @@ demo: install-engine ## From nothing to a fine-tuned, merged, proven and served 
 up: install-engine ## Start every service on this machine
 	@$(BIN)/tuneloom up
 
-check: install ## Lint, types, import rules, proto drift, slim imports, contracts of earlier releases
+check: install install-postgresql ## Lint, types, import rules, proto drift, slim imports, contracts of earlier releases
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy protos/gen/tuneloom services examples/demo.py
@@ -30,10 +33,10 @@ check: install ## Lint, types, import rules, proto drift, slim imports, contract
 format: install ## Format the code
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
-test-unit: install ## The fast tests
+test-unit: install install-postgresql ## The fast tests
 	@$(BIN)/pytest -q -n 2 -m "not worker" tests/unit
 
-test: install-engine ## Every test, with a real engine and a real training job
+test: install-engine install-postgresql ## Every test, with a real engine and a real training job
 	@$(BIN)/pytest -q -n 2 -m "not worker" tests/unit
 	@$(BIN)/pytest -q -m worker tests/unit
 	@$(BIN)/pytest -q tests/integration tests/e2e

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.databases.kinds import Databases
 from tuneloom.registry.v1.registry_pb2_grpc import RegistryServiceStub
 from tuneloom.trainer.v1.trainer_pb2_grpc import TrainerServiceStub
 from tuneloom_common.grpc import open_channel
@@ -25,7 +25,6 @@ GOLDEN = Path(__file__).parent / "golden"
 RELEASES = sorted(path for path in GOLDEN.iterdir() if path.is_dir())
 EACH_RELEASE = pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
 TOKEN = "a-token-of-this-test"
-RestoreDatabase = Callable[[Path], str]
 
 
 def answers(release: Path, name: str) -> Any:
@@ -44,20 +43,6 @@ def keeps(now: Any, then: Any, path: str = "") -> list[str]:
     return [] if now == then else [f"{path}: {then!r} became {now!r}"]
 
 
-@pytest.fixture
-def restore(tmp_path: Path) -> RestoreDatabase:
-    """Puts a dump back into a database file and returns its URL."""
-
-    def restore(dump: Path) -> str:
-        path = tmp_path / f"{dump.stem}.db"
-        database = sqlite3.connect(path)
-        database.executescript(dump.read_text("utf-8"))
-        database.close()
-        return f"sqlite+aiosqlite:///{path}"
-
-    return restore
-
-
 async def end(server: grpc.aio.Server) -> None:
     """Stops, and lets transactions of streams that were cut finish before their database is closed."""
     await server.stop(None)
@@ -67,12 +52,12 @@ async def end(server: grpc.aio.Server) -> None:
 
 
 @pytest.fixture
-async def registry(release: Path, restore: RestoreDatabase, tmp_path: Path) -> AsyncIterator[RegistryServiceStub]:
+async def registry(release: Path, databases: Databases, tmp_path: Path) -> AsyncIterator[RegistryServiceStub]:
     """Today's registry on the release's database; no build is run."""
     settings = RegistrySettings(
         port=0,
         token=TOKEN,  # type: ignore[arg-type]
-        database_url=restore(release / "registry.sql"),
+        database_url=databases.restored(release / "registry.sql", "registry"),
         objects_url=f"file://{tmp_path}/objects",
         work_dir=tmp_path / "registry",
     )
@@ -85,12 +70,12 @@ async def registry(release: Path, restore: RestoreDatabase, tmp_path: Path) -> A
 
 
 @pytest.fixture
-async def trainer(release: Path, restore: RestoreDatabase, tmp_path: Path) -> AsyncIterator[TrainerServiceStub]:
+async def trainer(release: Path, databases: Databases, tmp_path: Path) -> AsyncIterator[TrainerServiceStub]:
     """Today's trainer on the release's database; no job is run."""
     settings = TrainerSettings(
         port=0,
         token=TOKEN,  # type: ignore[arg-type]
-        database_url=restore(release / "trainer.sql"),
+        database_url=databases.restored(release / "trainer.sql", "trainer"),
         objects_url=f"file://{tmp_path}/objects",
         registry_address="127.0.0.1:9",
         work_dir=tmp_path / "trainer",

@@ -48,7 +48,9 @@ class RegistryApp:
 async def build(settings: RegistrySettings, stack: AsyncExitStack) -> RegistryApp:
     """Opens the stores and binds the port; the stack closes what was opened."""
     database = await open_database(
-        settings.database_url, migrations="tuneloom_registry.migrations", limits=settings.database_limits
+        settings.database_url.get_secret_value(),
+        migrations="tuneloom_registry.migrations",
+        limits=settings.database_limits,
     )
     stack.push_async_callback(database.dispose)
     versions = VersionStore(database)

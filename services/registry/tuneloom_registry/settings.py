@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from tuneloom_common.blob_cache import DEFAULT_MAX_BYTES
@@ -25,7 +25,7 @@ class RegistrySettings(GuardedSettings, DatabaseSettings, ObjectsSettings):
     objects_put_if_absent: Literal["store", "database"] = "store"
     """Who sees to it that one of several writers of an object wins: the store itself, which is tried at every start, or
     a lock of this registry's database, for S3 servers whose If-None-Match is not atomic."""
-    database_url: str = "sqlite+aiosqlite:///.tuneloom/registry.db"
+    database_url: SecretStr = SecretStr("sqlite+aiosqlite:///.tuneloom/registry.db")
     work_dir: Path = Path(".tuneloom/registry")
     blob_cache_dir: Path = Path(".tuneloom/blobs")
     """Shared by the registry, the trainer and the engine host of one machine."""

@@ -55,7 +55,9 @@ class TrainerApp:
 async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
     """Opens the stores and binds the port; the stack closes what was opened."""
     database = await open_database(
-        settings.database_url, migrations="tuneloom_trainer.migrations", limits=settings.database_limits
+        settings.database_url.get_secret_value(),
+        migrations="tuneloom_trainer.migrations",
+        limits=settings.database_limits,
     )
     stack.push_async_callback(database.dispose)
     notifier, tokens = Notifier(), IssuedTokens()

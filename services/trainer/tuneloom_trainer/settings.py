@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from tuneloom_client.access import RegistryAccess
@@ -22,7 +22,7 @@ class TrainerSettings(GuardedSettings, RegistryAccess, DatabaseSettings, Objects
     model_config = SettingsConfigDict(env_prefix="TUNELOOM_TRAINER_", frozen=True, extra="ignore")
 
     port: int = Field(default=8022, ge=0, le=65535)
-    database_url: str = "sqlite+aiosqlite:///.tuneloom/trainer.db"
+    database_url: SecretStr = SecretStr("sqlite+aiosqlite:///.tuneloom/trainer.db")
     work_dir: Path = Path(".tuneloom/trainer")
     blob_cache_dir: Path = Path(".tuneloom/blobs")
     """Shared by the registry, the trainer and the engine host of one machine."""

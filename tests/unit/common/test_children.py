@@ -127,6 +127,7 @@ async def test_the_number_of_a_child_that_ended_is_not_signalled(tmp_path: Path)
         "OPENAI_API_KEY",
         "MY_PASSWORD",
         "DATABASE_URL",
+        "PGPASSFILE",
     ],
 )
 async def test_a_child_learns_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:

@@ -1,23 +1,20 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from tests.databases.kinds import Databases
 from tuneloom_common.database import Database, Limits, open_database
-from tuneloom_common.errors import Unavailable
+from tuneloom_common.errors import FailedPrecondition, Unavailable
+from tuneloom_registry.tables import fences
 
 REGISTRY = "tuneloom_registry.migrations"
-
-
-def url(path: Path) -> str:
-    return f"sqlite+aiosqlite:///{path}"
 
 
 async def tables(engine: Database) -> set[str]:
@@ -25,32 +22,33 @@ async def tables(engine: Database) -> set[str]:
         return set(await db.run_sync(lambda connection: sa.inspect(connection).get_table_names()))
 
 
-@pytest.mark.parametrize("service", ["registry", "trainer"])
-async def test_migrations_run_from_nothing_and_again(tmp_path: Path, service: str) -> None:
-    path = tmp_path / "not/there/yet.db"
-    first = await open_database(url(path), migrations=f"tuneloom_{service}.migrations")
+@pytest.mark.parametrize(("service", "table"), [("registry", "versions"), ("trainer", "jobs")])
+async def test_migrations_run_from_nothing_and_again(databases: Databases, service: str, table: str) -> None:
+    url = databases.empty()
+    first = await open_database(url, migrations=f"tuneloom_{service}.migrations")
     made = await tables(first)
-    assert "alembic_version" in made
+    assert table in made
     async with first.write() as db:
-        await db.execute(sa.text("CREATE TABLE kept (x)"))
+        await db.execute(sa.text("CREATE TABLE kept (x int)"))
     await first.dispose()
-    again = await open_database(url(path), migrations=f"tuneloom_{service}.migrations")
+    again = await open_database(url, migrations=f"tuneloom_{service}.migrations")
     assert await tables(again) == made | {"kept"}
     await again.dispose()
 
 
-async def test_two_services_may_start_at_once(tmp_path: Path) -> None:
-    engines = await asyncio.gather(*(open_database(url(tmp_path / "x.db"), migrations=REGISTRY) for _ in range(3)))
+async def test_two_services_may_start_at_once(databases: Databases) -> None:
+    url = databases.empty()
+    engines = await asyncio.gather(*(open_database(url, migrations=REGISTRY) for _ in range(3)))
     seen = [await tables(engine) for engine in engines]
     assert seen[0] == seen[1] == seen[2]
     for engine in engines:
         await engine.dispose()
 
 
-async def test_the_tables_match_what_the_migrations_leave(tmp_path: Path) -> None:
+async def test_the_tables_match_what_the_migrations_leave(databases: Databases) -> None:
     from tuneloom_registry.tables import metadata
 
-    engine = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+    engine = await open_database(databases.migrated("registry"), migrations=REGISTRY)
     async with engine.write() as db:
         for name, table in metadata.tables.items():
             columns = await db.run_sync(lambda connection, name=name: sa.inspect(connection).get_columns(name))
@@ -58,37 +56,8 @@ async def test_the_tables_match_what_the_migrations_leave(tmp_path: Path) -> Non
     await engine.dispose()
 
 
-async def test_sqlite_is_durable_and_checks_keys(tmp_path: Path) -> None:
-    engine = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
-    async with engine.write() as db:
-        answers = [
-            (await db.execute(sa.text(f"PRAGMA {name}"))).scalar_one()
-            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
-        ]
-    assert answers == ["wal", 2, 1, 10_000]
-    await engine.dispose()
-
-
-async def test_a_transaction_that_reads_first_never_loses_its_write(tmp_path: Path) -> None:
-    """Read, yield, write: with deferred transactions all but one fail with "database is locked"."""
-    engine = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
-    async with engine.write() as db:
-        await db.execute(sa.text("CREATE TABLE counter AS SELECT 0 AS n"))
-
-    async def add() -> None:
-        async with engine.write() as db:
-            n = (await db.execute(sa.text("SELECT n FROM counter"))).scalar_one()
-            await asyncio.sleep(0)
-            await db.execute(sa.text("UPDATE counter SET n = :n"), {"n": n + 1})
-
-    await asyncio.gather(*(add() for _ in range(10)))
-    async with engine.write() as db:
-        assert (await db.execute(sa.text("SELECT n FROM counter"))).scalar_one() == 10
-    await engine.dispose()
-
-
-async def test_a_failed_transaction_changes_nothing(tmp_path: Path) -> None:
-    engine = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+async def test_a_failed_transaction_changes_nothing(databases: Databases) -> None:
+    engine = await open_database(databases.migrated("registry"), migrations=REGISTRY)
 
     async def insert_and_fail() -> None:
         async with engine.write() as db:
@@ -114,24 +83,25 @@ def broken_migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         "with context.begin_transaction():\n    context.run_migrations()\n"
     )
     step = "from alembic import op\nrevision = '{}'\ndown_revision = {}\ndef upgrade():\n    op.execute('{}')\n"
-    (package / "versions/one.py").write_text(step.format("1", None, "CREATE TABLE first (x)"))
+    (package / "versions/one.py").write_text(step.format("1", None, "CREATE TABLE first (x int)"))
     (package / "versions/two.py").write_text(step.format("2", "'1'", "CREATE NONSENSE"))
     monkeypatch.syspath_prepend(str(package.parent))
     yield "broken_migrations"
     sys.modules.pop("broken_migrations", None)
 
 
-async def test_a_failed_migration_leaves_the_database_as_it_was(tmp_path: Path, broken_migrations: str) -> None:
-    with pytest.raises(sa.exc.OperationalError, match="NONSENSE"):
-        await open_database(url(tmp_path / "x.db"), migrations=broken_migrations)
-    engine = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+async def test_a_failed_migration_leaves_the_database_as_it_was(databases: Databases, broken_migrations: str) -> None:
+    url = databases.empty()
+    with pytest.raises(sa.exc.DBAPIError, match="NONSENSE"):
+        await open_database(url, migrations=broken_migrations)
+    engine = await open_database(url, migrations=REGISTRY)
     assert "first" not in await tables(engine)
     await engine.dispose()
 
 
-async def test_a_call_cancelled_twice_in_a_statement_leaves_neither_waiters_nor_locks(tmp_path: Path) -> None:
+async def test_a_call_cancelled_twice_in_a_statement_leaves_neither_waiters_nor_locks(databases: Databases) -> None:
     """As at shutdown: first by the server, then by the end of the loop."""
-    engine = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+    engine = await open_database(databases.migrated("registry"), migrations=REGISTRY)
     slow = sa.text(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) SELECT max(i) FROM n"
     )
@@ -155,8 +125,8 @@ async def test_a_call_cancelled_twice_in_a_statement_leaves_neither_waiters_nor_
     await engine.dispose()
 
 
-async def test_a_reader_waits_for_no_writer_and_sees_the_last_commit(tmp_path: Path) -> None:
-    database = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+async def test_a_reader_waits_for_no_writer_and_sees_the_last_commit(databases: Databases) -> None:
+    database = await open_database(databases.migrated("registry"), migrations=REGISTRY)
     count = sa.text("SELECT count(*) FROM fences")
     async with asyncio.timeout(5), database.write() as writing:
         await writing.execute(sa.text("INSERT INTO fences VALUES ('a', 1)"))
@@ -167,38 +137,20 @@ async def test_a_reader_waits_for_no_writer_and_sees_the_last_commit(tmp_path: P
     await database.dispose()
 
 
-async def test_a_reader_cannot_write(tmp_path: Path) -> None:
-    database = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+async def test_a_reader_cannot_write(databases: Databases) -> None:
+    database = await open_database(databases.migrated("registry"), migrations=REGISTRY)
 
     async def write_while_reading() -> None:
         async with database.read() as db:
             await db.execute(sa.text("INSERT INTO fences VALUES ('a', 1)"))
 
-    with pytest.raises(sa.exc.OperationalError, match="readonly"):
+    with pytest.raises(sa.exc.DBAPIError, match=r"read-?only"):
         await write_while_reading()
     await database.dispose()
 
 
-async def test_who_gives_up_waiting_for_its_turn_holds_up_nobody(tmp_path: Path) -> None:
-    database = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
-
-    async def insert() -> None:
-        async with database.write() as db:
-            await db.execute(sa.text("INSERT INTO fences VALUES ('b', 1)"))
-
-    async with database.write():
-        waiting = asyncio.create_task(insert())
-        await asyncio.sleep(0)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-    async with asyncio.timeout(5):
-        await insert()
-    await database.dispose()
-
-
-async def test_a_cancelled_write_changes_nothing(tmp_path: Path) -> None:
-    database = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+async def test_a_cancelled_write_changes_nothing(databases: Databases) -> None:
+    database = await open_database(databases.migrated("registry"), migrations=REGISTRY)
     inserted = asyncio.Event()
 
     async def insert() -> None:
@@ -217,37 +169,42 @@ async def test_a_cancelled_write_changes_nothing(tmp_path: Path) -> None:
     await database.dispose()
 
 
-async def test_a_database_in_memory_is_refused() -> None:
-    with pytest.raises(ValueError, match="sqlite\\+aiosqlite:///FILE"):
-        await open_database("sqlite+aiosqlite://", migrations=REGISTRY)
+async def test_a_mistake_of_ours_stays_one(databases: Databases) -> None:
+    database = await open_database(databases.migrated("registry"), migrations=REGISTRY)
 
-
-async def test_a_lock_that_is_held_for_too_long_is_no_failure_of_ours(tmp_path: Path) -> None:
-    database = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY, limits=Limits(lock_seconds=0.05))
-
-    async def insert() -> None:
+    async def write(statement: str) -> None:
         async with database.write() as db:
-            await db.execute(sa.text("INSERT INTO fences VALUES ('b', 1)"))
+            await db.execute(sa.text(statement))
 
-    with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(Unavailable, match="stays locked; try again") as caught:
-            await insert()
-        assert caught.value.reason == "DATABASE_BUSY"
-        other.execute("ROLLBACK")
-    await insert()
+    for statement in ("SELECT nonsense", "INSERT INTO fences VALUES ('b', NULL)"):
+        with pytest.raises(sa.exc.DBAPIError):
+            await write(statement)
     await database.dispose()
 
 
-async def test_a_file_that_cannot_be_opened_is_away(tmp_path: Path) -> None:
-    (tmp_path / "x.db").mkdir()
-    with pytest.raises(Unavailable, match=r"cannot open the database .*x\.db: unable to open") as caught:
-        await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
-    assert caught.value.reason == "DATABASE_AWAY"
+async def test_a_lock_that_is_held_for_too_long_is_no_failure_of_ours(databases: Databases) -> None:
+    url = databases.migrated("registry")
+    holder = await open_database(url, migrations=REGISTRY)
+    waiter = await open_database(url, migrations=REGISTRY, limits=Limits(lock_seconds=0.05))
+
+    async def insert(database: Database) -> None:
+        async with database.write() as db:
+            await db.execute(sa.text("INSERT INTO fences VALUES ('b', 1)"))
+
+    async with holder.write() as held:
+        await held.execute(sa.text("INSERT INTO fences VALUES ('b', 2)"))
+        with pytest.raises(Unavailable, match="stays locked; try again") as caught:
+            await insert(waiter)
+        assert caught.value.reason == "DATABASE_BUSY"
+        await held.execute(sa.text("DELETE FROM fences"))
+    await insert(waiter)
+    for database in (holder, waiter):
+        await database.dispose()
 
 
-async def test_connections_that_are_all_in_use_are_waited_for_within_bounds(tmp_path: Path) -> None:
-    database = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY, limits=Limits(lock_seconds=0.05))
+async def test_connections_that_are_all_in_use_are_waited_for_within_bounds(databases: Databases) -> None:
+    limits = Limits(lock_seconds=0.05, connections=2)
+    database = await open_database(databases.migrated("registry"), migrations=REGISTRY, limits=limits)
 
     async def read_without_end(held: AsyncExitStack) -> None:
         while True:
@@ -259,14 +216,27 @@ async def test_connections_that_are_all_in_use_are_waited_for_within_bounds(tmp_
     await database.dispose()
 
 
-async def test_a_mistake_of_ours_stays_one(tmp_path: Path) -> None:
-    database = await open_database(url(tmp_path / "x.db"), migrations=REGISTRY)
+async def test_a_schema_of_a_newer_release_is_left_alone(databases: Databases) -> None:
+    url = databases.migrated("registry")
+    database = await open_database(url, migrations=REGISTRY)
+    table = "alembic_version" if databases.name == "sqlite" else "tuneloom_registry_schema"
+    async with database.write() as db:
+        await db.execute(sa.text(f"UPDATE {table} SET version_num = '9999'"))
+    await database.dispose()
+    with pytest.raises(FailedPrecondition, match=r"written by a newer release .*9999"):
+        await open_database(url, migrations=REGISTRY)
 
-    async def write(statement: str) -> None:
+
+async def test_a_row_is_new_once_and_whoever_comes_second_reads_it(databases: Databases) -> None:
+    database = await open_database(databases.migrated("registry"), migrations=REGISTRY)
+
+    async def take(epoch: int) -> tuple[bool, int]:
         async with database.write() as db:
-            await db.execute(sa.text(statement))
+            new = await db.insert_new(fences, {"scope": "s", "epoch": epoch})
+            await asyncio.sleep(0.01)
+            return new, await db.scalar(sa.select(fences.c.epoch))
 
-    for statement in ("SELECT nonsense", "INSERT INTO fences VALUES ('b', NULL)"):
-        with pytest.raises(sa.exc.DBAPIError):
-            await write(statement)
+    taken = await asyncio.gather(*(take(epoch) for epoch in range(8)))
+    assert sorted(new for new, _ in taken) == [False] * 7 + [True]
+    assert len({epoch for _, epoch in taken}) == 1
     await database.dispose()

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from tests.databases.kinds import Databases
 from tuneloom_common.database import Database, open_database
 from tuneloom_common.queue import (
     DISK_FULL_PAUSE,
@@ -74,8 +74,8 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    database = await open_database(f"sqlite+aiosqlite:///{tmp_path}/x.db", migrations="tuneloom_registry.migrations")
+async def world(databases: Databases) -> AsyncIterator[World]:
+    database = await open_database(databases.migrated("registry"), migrations="tuneloom_registry.migrations")
     async with database.write() as db:
         await db.run_sync(ITEMS.metadata.create_all)
     yield World(database)

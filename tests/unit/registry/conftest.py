@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.databases.kinds import Databases
 from tuneloom.registry.v1 import registry_pb2 as pb
 from tuneloom.registry.v1 import versions_pb2
 from tuneloom.registry.v1.registry_pb2_grpc import RegistryServiceStub
@@ -119,8 +120,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[Database]:
-    engine = await open_database(f"sqlite+aiosqlite:///{tmp_path}/r.db", migrations="tuneloom_registry.migrations")
+def database_url(databases: Databases) -> str:
+    return databases.migrated("registry")
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[Database]:
+    engine = await open_database(database_url, migrations="tuneloom_registry.migrations")
     yield engine
     await engine.dispose()
 

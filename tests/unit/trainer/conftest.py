@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.databases.kinds import Databases
 from tests.unit.trainer.fakes import Clock, FakeRegistry, serve_registry
 from tuneloom_common.database import Database, open_database
 from tuneloom_common.objects import ObjectStore
@@ -49,9 +50,13 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def database(tmp_path: Path, migrated: Path) -> AsyncIterator[Database]:
-    shutil.copy(migrated, tmp_path / "trainer.db")
-    engine = await open_database(f"sqlite+aiosqlite:///{tmp_path}/trainer.db", migrations="tuneloom_trainer.migrations")
+def database_url(databases: Databases) -> str:
+    return databases.migrated("trainer")
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    engine = await open_database(database_url, migrations="tuneloom_trainer.migrations")
     yield engine
     await engine.dispose()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,11 +112,9 @@ async def test_the_oldest_job_is_claimed_first(store: JobStore, queue: JobQueue,
 
 
 async def test_two_runners_at_once_never_get_the_same_job(
-    queue: JobQueue, create: CreateJob, clock: Clock, tmp_path: Path
+    queue: JobQueue, create: CreateJob, clock: Clock, database_url: str
 ) -> None:
-    other_engine = await open_database(
-        f"sqlite+aiosqlite:///{tmp_path}/trainer.db", migrations="tuneloom_trainer.migrations"
-    )
+    other_engine = await open_database(database_url, migrations="tuneloom_trainer.migrations")
     other = JobQueue(
         other_engine, lease=timedelta(seconds=LEASE_SECONDS), max_attempts=3, notifier=Notifier(), clock=clock
     )

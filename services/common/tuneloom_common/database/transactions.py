@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tuneloom_common.database.failures import told_to_callers
@@ -37,6 +38,13 @@ class Transaction:
     async def scalar(self, statement: sa.Executable) -> Any:
         """The first column of the first row, or None."""
         return (await self.execute(statement)).scalar()
+
+    async def insert_new(self, table: sa.Table, values: Mapping[str, Any], *, key: str | None = None) -> bool:
+        """Inserts a row, or returns False where the key (None: any of its keys) is taken. Who is taking it is waited
+        for, so what it committed can be read next."""
+        insert = sqlite.insert if self._connection.dialect.name == "sqlite" else postgresql.insert
+        new = insert(table).values(**values).on_conflict_do_nothing(index_elements=[key] if key else None)
+        return await self.scalar(new.returning(sa.literal(1))) is not None
 
     async def run_sync(self, work: Callable[[Connection], T]) -> T:
         """For code that knows only synchronous connections, such as migrations."""

@@ -59,31 +59,27 @@ class BuildStore:
         request_id: str = "",
     ) -> Build:
         """Queues a build. The same request_id returns the same build, which then goes on under the newer fence."""
+        row = {
+            "id": new_id("build"),
+            "request_id": request_id or None,
+            "spec": asdict(spec),
+            "target_model": target_model,
+            "target_aliases": list(target_aliases),
+            "fence_scope": fence.scope if fence else "",
+            "fence_epoch": fence.epoch if fence else 0,
+            "state": BuildState.QUEUED,
+            "create_time": self._clock(),
+        }
         async with self._database.write() as db:
-            if request_id:
-                query = sa.select(builds).where(builds.c.request_id == request_id).with_for_update()
-                found = (await db.execute(query)).one_or_none()
-                if found is not None:
-                    made = _to_build(found)
-                    _require_same(made, spec, target_model, target_aliases, request_id)
-                    return await _adopt(db, made, fence)
-            if fence:
+            made = await _made_by(db, request_id)
+            if made is None and fence:
                 await pass_fence(db, fence)
-            build_id = new_id("build")
-            await db.execute(
-                builds.insert().values(
-                    id=build_id,
-                    request_id=request_id or None,
-                    spec=asdict(spec),
-                    target_model=target_model,
-                    target_aliases=list(target_aliases),
-                    fence_scope=fence.scope if fence else "",
-                    fence_epoch=fence.epoch if fence else 0,
-                    state=BuildState.QUEUED,
-                    create_time=self._clock(),
-                )
-            )
-            build = await _get(db, build_id)
+            if made is None and not await db.insert_new(builds, row, key="request_id"):
+                made = await _made_by(db, request_id)  # the same request, at the same time
+            if made is not None:
+                _require_same(made, spec, target_model, target_aliases, request_id)
+                return await _adopt(db, made, fence)
+            build = await _get(db, str(row["id"]))
         self.notifier.notify(QUEUED)
         return build
 
@@ -111,8 +107,10 @@ class BuildStore:
         """As `request_cancel`, for all that was asked for under earlier epochs; nothing more is registered for them."""
         earlier = sa.and_(builds.c.fence_scope == fence.scope, builds.c.fence_epoch < fence.epoch)
         async with self._database.write() as db:
-            stopped = [await _get(db, build_id) for build_id in await self._stop(db, earlier)]
+            ids = await self._stop(db, earlier)
             await pass_fence(db, fence)
+            ids += await self._stop(db, earlier)  # created while the first were looked for
+            stopped = [await _get(db, build_id) for build_id in dict.fromkeys(ids)]
         for build in stopped:
             self._changed(build)
         return stopped
@@ -179,11 +177,11 @@ class BuildStore:
         self._changed(build)
         return again is not None
 
-    async def _stop(self, db: Transaction, which: sa.ColumnElement[bool]) -> Sequence[str]:
+    async def _stop(self, db: Transaction, which: sa.ColumnElement[bool]) -> list[str]:
         """Ids of those that had not ended. Locked first: one may be claimed or put back at the same time."""
         live = builds.c.state.in_([BuildState.QUEUED, BuildState.RUNNING])
         query = sa.select(builds.c.id).where(which, live).order_by(builds.c.sequence).with_for_update()
-        ids = (await db.execute(query)).scalars().all()
+        ids = list((await db.execute(query)).scalars())
         these = builds.update().where(builds.c.id.in_(ids))
         await db.execute(
             these.where(builds.c.state == BuildState.QUEUED).values(
@@ -200,6 +198,15 @@ class BuildStore:
 
     def _changed(self, build: Build) -> None:
         self.notifier.notify(QUEUED, build.name)
+
+
+async def _made_by(db: Transaction, request_id: str) -> Build | None:
+    """The build that a request made before, locked."""
+    if not request_id:
+        return None
+    query = sa.select(builds).where(builds.c.request_id == request_id).with_for_update()
+    row = (await db.execute(query)).one_or_none()
+    return _to_build(row) if row is not None else None
 
 
 async def _adopt(db: Transaction, build: Build, fence: Fence | None) -> Build:

@@ -12,10 +12,10 @@ from tuneloom_registry.versions import Fence
 
 async def pass_fence(db: Transaction, fence: Fence) -> None:
     """Raises LEASE_LOST below the highest epoch seen; raises that epoch otherwise."""
+    if await db.insert_new(fences, {"scope": fence.scope, "epoch": fence.epoch}):
+        return
     seen = await db.scalar(sa.select(fences.c.epoch).where(fences.c.scope == fence.scope).with_for_update())
-    if seen is None:
-        await db.execute(fences.insert().values(scope=fence.scope, epoch=fence.epoch))
-    elif fence.epoch < seen:
+    if fence.epoch < seen:
         raise FailedPrecondition(f"{fence.lost} to epoch {seen}; nothing was registered", reason="LEASE_LOST")
-    elif fence.epoch > seen:
+    if fence.epoch > seen:
         await db.execute(fences.update().where(fences.c.scope == fence.scope).values(epoch=fence.epoch))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 
 from tuneloom_common.database import Database, Transaction
 from tuneloom_registry.tables import counters, object_store, versions
 
 LOCK = "object_creations"
-LOCK_SECONDS = 30
-"""On SQLite nobody else writes meanwhile."""
+LOCK_SECONDS = 8
+"""Less than a transaction in PostgreSQL may stand still. On SQLite nobody else writes meanwhile."""
 ONLY = 1
 """A registry has one store, so the table has one row."""
 
@@ -31,20 +30,15 @@ class ObjectStoreRecord:
 
     async def remember(self, store_id: str) -> str:
         async with self._database.write() as db:
-            if (known := await _identity(db)) is not None:
-                return known
-            await db.execute(object_store.insert().values(id=ONLY, identity=store_id))
-            return store_id
+            if await db.insert_new(object_store, {"id": ONLY, "identity": store_id}):
+                return store_id
+            return await _identity(db) or store_id
 
     @asynccontextmanager
     async def locked(self, name: str) -> AsyncIterator[None]:
         """Held by one process at a time; the same for every name, for what is written under it is small."""
         async with self._database.write() as db:
-            exists = await db.scalar(sa.select(counters.c.value).where(counters.c.name == LOCK)) is not None
-        if not exists:
-            with suppress(IntegrityError):  # another process was faster
-                async with self._database.write() as db:
-                    await db.execute(counters.insert().values(name=LOCK, value=0))
+            await db.insert_new(counters, {"name": LOCK, "value": 0})
         async with self._database.write() as db, asyncio.timeout(LOCK_SECONDS):
             await db.execute(counters.update().where(counters.c.name == LOCK).values(value=counters.c.value + 1))
             yield

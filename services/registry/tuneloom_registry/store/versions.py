@@ -45,24 +45,22 @@ class VersionStore:
 
     async def create_collection(self, name: str, *, request_id: str = "", training_job: str = "") -> Collection:
         """Creates a model or dataset. The same request_id returns what it created before."""
+        row = {
+            "name": name,
+            "request_id": request_id or None,
+            "training_job": training_job,
+            "create_time": self._clock(),
+            "latest_version": 0,
+        }
         async with self._database.write() as db:
-            if request_id and (made := await _row(db, collections.c.request_id == request_id)) is not None:
+            if not await db.insert_new(collections, row):
+                made = await _made_by(db, request_id)
+                if made is None:
+                    raise AlreadyExists(f"{name} exists already; use it, or choose another name")
                 if made.name != name:
                     raise InvalidArgument(
                         f"request_id: {request_id!r} has created {made.name}; use a fresh one", field="request_id"
                     )
-                return (await read_collections(db, [made]))[0]
-            if await _row(db, collections.c.name == name) is not None:
-                raise AlreadyExists(f"{name} exists already; use it, or choose another name")
-            await db.execute(
-                collections.insert().values(
-                    name=name,
-                    request_id=request_id or None,
-                    training_job=training_job,
-                    create_time=self._clock(),
-                    latest_version=0,
-                )
-            )
             return (await read_collections(db, [await require_collection(db, name)]))[0]
 
     async def get_collection(self, name: str) -> Collection:
@@ -250,5 +248,8 @@ def _is_later(manifest: Manifest, *, than: Manifest) -> bool:
     return ours.step is not None and theirs.step is not None and ours.step > theirs.step
 
 
-async def _row(db: Transaction, where: sa.ColumnElement[bool]) -> Any:
-    return (await db.execute(sa.select(collections).where(where))).one_or_none()
+async def _made_by(db: Transaction, request_id: str) -> Any:
+    """The collection that a request made before."""
+    if not request_id:
+        return None
+    return (await db.execute(sa.select(collections).where(collections.c.request_id == request_id))).one_or_none()

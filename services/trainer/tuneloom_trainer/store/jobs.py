@@ -60,31 +60,13 @@ class JobStore:
 
     async def create(self, new: NewJob) -> Job:
         """Queues a job; the same request_id returns the same job."""
-        now = self._clock()
+        job_id, now = new_id("job"), self._clock()
         async with self._database.write() as db:
-            if (made := await _made_by(db, new.request_id, new.request)) is not None:
+            made = await _made_by(db, new.request_id, new.request)
+            if made is None and not await db.insert_new(jobs, _row(new, job_id, now), key="request_id"):
+                made = await _made_by(db, new.request_id, new.request)  # the same request, at the same time
+            if made is not None:
                 return made
-            job_id = new_id("job")
-            await db.execute(
-                jobs.insert().values(
-                    id=job_id,
-                    request_id=new.request_id or None,
-                    request=dict(new.request) if new.request is not None else None,
-                    base_model=new.base_model,
-                    base_version=new.base.name,
-                    base_digest=new.base.digest,
-                    dataset_version=new.dataset.name,
-                    dataset_digest=new.dataset.digest,
-                    output_model=new.output_model,
-                    recipe=new.recipe,
-                    spec=new.spec.model_dump(mode="json"),
-                    merge=new.merge,
-                    promote=new.promote,
-                    state=JobState.QUEUED,
-                    create_time=now,
-                    update_time=now,
-                )
-            )
             await append(db, job_id, [StateChanged(state=JobState.QUEUED)], now=now)
             job = await read_job(db, job_id)
         self.notifier.notify(QUEUED)
@@ -182,6 +164,27 @@ async def _made_by(db: Transaction, request_id: str, request: Mapping[str, Any] 
                     reason="REQUEST_ID_REUSED",
                 )
     return made
+
+
+def _row(new: NewJob, job_id: str, now: datetime) -> dict[str, Any]:
+    return {
+        "id": job_id,
+        "request_id": new.request_id or None,
+        "request": dict(new.request) if new.request is not None else None,
+        "base_model": new.base_model,
+        "base_version": new.base.name,
+        "base_digest": new.base.digest,
+        "dataset_version": new.dataset.name,
+        "dataset_digest": new.dataset.digest,
+        "output_model": new.output_model,
+        "recipe": new.recipe,
+        "spec": new.spec.model_dump(mode="json"),
+        "merge": new.merge,
+        "promote": new.promote,
+        "state": JobState.QUEUED,
+        "create_time": now,
+        "update_time": now,
+    }
 
 
 def _told(value: Any) -> str:
