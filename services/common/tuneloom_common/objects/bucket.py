@@ -114,9 +114,9 @@ class Bucket:
             if _text(root, "IsTruncated") != "true" or not after:
                 return parts
 
-    def put_part(self, requests: Requests, name: str, upload: str, number: int, body: Slice, *, content: str) -> Part:
+    def put_part(self, requests: Requests, name: str, upload: str, number: int, body: Slice) -> Part:
         query = {"uploadId": upload, "partNumber": str(number)}
-        answer = requests.send("PUT", self._sign("PUT", name, query, content=content), body)
+        answer = requests.send("PUT", self._sign("PUT", name, query), body)
         return Part(number, body.length, answer.headers.get("etag", "").strip('"'))
 
     def complete(self, requests: Requests, name: str, upload: str, parts: list[Part]) -> None:

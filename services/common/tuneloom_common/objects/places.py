@@ -10,6 +10,7 @@ from tuneloom_common.errors import InvalidArgument
 from tuneloom_common.objects.creation import Create, Store, by_store
 from tuneloom_common.objects.directory import Directory
 from tuneloom_common.objects.memory import Memory
+from tuneloom_common.objects.requests import Patience
 from tuneloom_common.objects.s3 import S3
 from tuneloom_common.objects.settings import S3Options
 
@@ -54,13 +55,15 @@ class Place(Protocol):
         """A storage library's or the system's error as one of ours."""
 
 
-def open_place(url: str, options: S3Options | None, *, create: Create | None = None) -> Place:
+def open_place(
+    url: str, options: S3Options | None, *, create: Create | None = None, patience: Patience | None = None
+) -> Place:
     """Raises InvalidArgument for a URL that is none of ours."""
     parsed = urlparse(url)
     if parsed.scheme == "file" and not parsed.netloc and parsed.path.startswith("/"):
         return Directory(Path(parsed.path))
     if parsed.scheme == "s3":
-        return S3(url, options or S3Options(), create=create or by_store)
+        return S3(url, options or S3Options(), create=create or by_store, patience=patience)
     if parsed.scheme == "memory":
         return Memory()
     raise InvalidArgument(f"object store URL {url!r}: use file:///directory or s3://bucket/prefix")

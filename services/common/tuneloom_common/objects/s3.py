@@ -63,7 +63,6 @@ class S3:
         self._patience = patience or Patience()
         self._checked = float("-inf")
         bucket_url, prefix = options.bucket_url(parts.netloc), parts.path.strip("/")
-        self._secure = bucket_url.startswith("https:")
         self._source = options.credentials()
         self.bucket = Bucket(
             bucket_url, prefix=prefix, region=options.found_region, credentials=self._source, clock=clock
@@ -82,7 +81,7 @@ class S3:
                 "virtual_hosted_style_request": not below,
             },
             client_options={
-                "allow_http": not self._secure,
+                "allow_http": bucket_url.startswith("http:"),
                 "timeout": timedelta(minutes=5),
                 "read_timeout": timedelta(seconds=30),
                 **({"root_certificate": ca_file.read_bytes()} if ca_file else {}),
@@ -155,7 +154,7 @@ class S3:
             await obstore.put_async(self.store, name, path, chunk_size=PART_BYTES)
             return
         with Progress(f"uploading {name} to {self.url}", size) as progress:
-            upload = FileUpload(self.bucket, name, path, size, secure=self._secure, on_bytes=progress.add)
+            upload = FileUpload(self.bucket, name, path, size, on_bytes=progress.add)
             await self.run(upload.run)
 
     async def download(self, name: str, target: Path, *, sha256: str, size: int) -> bool | None:

@@ -21,6 +21,7 @@ from tuneloom_common.objects.files import CHUNK_BYTES, hash_file, materialize
 from tuneloom_common.objects.identity import Remembered, recognise
 from tuneloom_common.objects.places import open_place
 from tuneloom_common.objects.probe import require_atomic_create
+from tuneloom_common.objects.requests import Patience
 from tuneloom_common.objects.s3 import S3
 from tuneloom_common.objects.settings import S3Options
 
@@ -30,10 +31,12 @@ log = structlog.get_logger()
 class ObjectStore:
     """The one way to stored artifacts. `url` is file:///directory, s3://bucket/prefix or memory://."""
 
-    def __init__(self, url: str, options: S3Options | None = None, *, lock: Lock | None = None) -> None:
+    def __init__(
+        self, url: str, options: S3Options | None = None, *, lock: Lock | None = None, patience: Patience | None = None
+    ) -> None:
         """With a lock, put-if-absent takes turns by it; without, the store itself decides who was first."""
         self.url = url
-        self._place = open_place(url, options, create=under(lock) if lock else None)
+        self._place = open_place(url, options, create=under(lock) if lock else None, patience=patience)
         self._locked = lock is not None
 
     async def create(self) -> Self:

@@ -13,7 +13,6 @@ from typing import BinaryIO
 
 from tuneloom_common.objects.bucket import Bucket, Part
 from tuneloom_common.objects.requests import Refused, Requests, Slice
-from tuneloom_common.objects.signing import UNSIGNED
 
 PART_BYTES = 16 << 20
 MOST_PARTS = 9_000
@@ -25,13 +24,12 @@ OnBytes = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class FileUpload:
-    """`secure`: the connection itself protects the bytes, so parts are not hashed once more."""
+    """Parts are sent by the kernel and not hashed once more: whoever reads the object holds it against its name."""
 
     bucket: Bucket
     name: str
     path: Path
     size: int
-    secure: bool
     on_bytes: OnBytes = lambda count: None
     part_bytes: int = PART_BYTES
 
@@ -70,15 +68,14 @@ class FileUpload:
         piece = self._slice(file, part.number)
         if part.size != piece.length or len(part.etag) != 32:
             return False
-        return _hashed(piece, "md5") == part.etag
+        return _md5(piece) == part.etag
 
     def _send(self, requests: Requests, file: BinaryIO, upload: str, there: dict[int, Part]) -> list[Part]:
         def send(number: int) -> Part:
             if part := there.get(number):
                 return part
             piece = self._slice(file, number)
-            content = UNSIGNED if self.secure else _hashed(piece, "sha256")
-            part = self.bucket.put_part(requests, self.name, upload, number, piece, content=content)
+            part = self.bucket.put_part(requests, self.name, upload, number, piece)
             self.on_bytes(part.size)
             return part
 
@@ -105,8 +102,8 @@ class FileUpload:
         return Slice(file, start, max(0, min(self._part_bytes, self.size - start)))
 
 
-def _hashed(piece: Slice, algorithm: str) -> str:
-    hasher = hashlib.new(algorithm, usedforsecurity=False)
+def _md5(piece: Slice) -> str:
+    hasher = hashlib.md5(usedforsecurity=False)
     at, end = piece.start, piece.start + piece.length
     while at < end and (data := os.pread(piece.file.fileno(), min(1 << 20, end - at), at)):
         hasher.update(data)
