@@ -58,4 +58,4 @@ images: ## Build the container images, one per part: make images PARTS="gateway 
 	@$(if $(BASE),BASE=$(BASE)) $(if $(TAG),TAG=$(TAG)) docker/build $(PARTS)
 
 clean: ## Remove environments and caches
-	@rm -rf .venv .venv-engine .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .venv-engine .venv-swift .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -44,7 +44,7 @@ def translated(error: Exception, *, url: str, options: S3Options | None = None) 
     return Unavailable(f"object store {url} failed: {text.splitlines()[0][:200] if text else type(error).__name__}")
 
 
-def refused(refusal: Refusal, *, url: str, options: S3Options) -> Unavailable:
+def refused(refusal: Refusal, *, url: str, options: S3Options, now: datetime | None = None) -> Unavailable:
     """All of them are UNAVAILABLE: no caller of ours can mend them, and work waits until an operator has."""
     code, where = refusal.code, f"object store {url}"
     bucket = url.removeprefix("s3://").partition("/")[0]
@@ -58,8 +58,9 @@ def refused(refusal: Refusal, *, url: str, options: S3Options) -> Unavailable:
         }.get(code, f"refuses the session token ({code})")
         return Unavailable(f"{where}: {endpoint} {why}; set {key}", reason="OBJECTS_CREDENTIALS")
     if code == "RequestTimeTooSkewed":
+        apart = _skew(refusal, now or datetime.now(UTC))
         return Unavailable(
-            f"{where}: {_skew(refusal)}; set this machine's clock, or the server's, for example by NTP",
+            f"{where}: {apart}; set this machine's clock, or the server's, for example by NTP",
             reason="OBJECTS_CLOCK",
         )
     if code == "NoSuchBucket":
@@ -109,9 +110,9 @@ def _refusal(text: str) -> Refusal:
     return Refusal(text.splitlines()[0][:120] if text else "nothing")
 
 
-def _skew(refusal: Refusal) -> str:
+def _skew(refusal: Refusal, now: datetime) -> str:
     try:
-        apart = datetime.now(UTC) - parsedate_to_datetime(refusal.date)
+        apart = now - parsedate_to_datetime(refusal.date)
     except ValueError:
         return "this machine's clock and the server's are more than 15 minutes apart"
     if abs(apart) < SKEW:

@@ -66,4 +66,5 @@ def open_place(
         return S3(url, options or S3Options(), create=create or by_store, patience=patience)
     if parsed.scheme == "memory":
         return Memory()
-    raise InvalidArgument(f"object store URL {url!r}: use file:///directory or s3://bucket/prefix")
+    shown = f"{parsed.scheme}://…" if "@" in url else url
+    raise InvalidArgument(f"object store URL {shown!r}: use file:///directory or s3://bucket/prefix")

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 CHECK_SECONDS = 5.0
 SIGNED_SECONDS = 600
+KEYS_LAST = timedelta(seconds=1)
+"""Then obstore asks again, and hears of a file that has changed."""
 ROLES = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
@@ -61,6 +63,7 @@ class S3:
         self.expected: str | None = None
         self._create = create
         self._patience = patience or Patience()
+        self._clock = clock
         self._checked = float("-inf")
         bucket_url, prefix = options.bucket_url(parts.netloc), parts.path.strip("/")
         self._source = options.credentials()
@@ -178,7 +181,7 @@ class S3:
         except Refused as error:
             if error.status == 404 and error.refusal.code in ("NoSuchKey", "404"):
                 raise FileNotFoundError(f"{self.url}: no such object") from None
-            raise refused(error.refusal, url=self.url, options=self.options) from error
+            raise refused(error.refusal, url=self.url, options=self.options, now=self._clock()) from error
         finally:
             requests.close()
 
@@ -216,5 +219,5 @@ class S3:
             "access_key_id": found.access_key_id,
             "secret_access_key": found.secret_access_key,
             "token": found.session_token or None,
-            "expires_at": datetime.now(UTC) + timedelta(minutes=1),
+            "expires_at": datetime.now(UTC) + KEYS_LAST,
         }

@@ -41,7 +41,10 @@ class ObjectStore:
 
     async def create(self) -> Self:
         """Makes the store where there is none."""
-        await self._place.mark()
+        try:
+            await self._place.mark()
+        except (BaseError, OSError) as error:
+            raise self.translate(error) from error
         return self
 
     async def check(self) -> None:
