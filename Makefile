@@ -47,8 +47,8 @@ protos: install ## Generate protos/gen
 base: install ## Train the seed base model again
 	@$(BIN)/python -m models.seed.build models/seed/weights
 
-test-chaos: install-engine ## kill -9 at random while jobs train and merge: make test-chaos KILLS=100 SEED=1
-	@$(BIN)/python -m tests.chaos.kills --kills $(or $(KILLS),100) --seed $(or $(SEED),1)
+test-chaos: install-engine ## Faults while jobs train: on a cluster (FAULTS=200 SEED=1), or kill -9 on one machine (KILLS=100)
+	@$(BIN)/python -m $(if $(KILLS),tests.chaos.kills --kills $(KILLS),tests.chaos.campaign --faults $(or $(FAULTS),200)) --seed $(or $(SEED),1)
 
 bench: install ## A benchmark against its peers: make bench NAME=gateway (without NAME: those there are)
 	@if [ -n "$(NAME)" ]; then $(BIN)/python tests/benchmarks/$(NAME).py; else \

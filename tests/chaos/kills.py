@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.blobs import in_directory
 from tests.chaos.installation import Ground
 from tests.chaos.load import Load
 from tests.chaos.verdict import Verdict, examine
@@ -140,7 +141,7 @@ async def kills(seed: int, count: int, jobs: int, directory: Path) -> bool:
         chatting.cancel()
         await creating
         await drained(load)
-        verdict = await examine(services, load.acknowledged, ground.home / "objects")
+        verdict = await examine(services, load.acknowledged, in_directory(ground.home / "objects"))
     left = await ground.down()
     verdict.expect(not left, f"processes {left} are left")
     report(hunt.hits, verdict, load, seed=seed, minutes=(time.monotonic() - start) / 60)

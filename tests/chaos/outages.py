@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.chaos.blobs import in_directory
 from tests.chaos.installation import Ground
 from tests.chaos.load import SAVE_STEPS, STEPS, Load
 from tests.chaos.verdict import examine, trained_again
@@ -84,7 +85,7 @@ async def outages(seconds: float, directory: Path) -> bool:
             for name in OUTAGES:
                 results.append(await _one(ground, load, name, moment, step, seconds))
                 print(results[-1], flush=True)
-        verdict = await examine(services, load.acknowledged, ground.home / "objects")
+        verdict = await examine(services, load.acknowledged, in_directory(ground.home / "objects"))
     left = await ground.down()
     verdict.expect(not left, f"processes {left} are left")
     print("\n| away for a minute | when | the job | attempts | steps trained again | done after the outage, s |")

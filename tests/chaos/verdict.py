@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from tests.chaos.blobs import Blobs
 from tests.chaos.load import Acknowledged
 from tuneloom_cli.clients import Services
 from tuneloom_client.job_events import JobEvent
@@ -13,7 +13,6 @@ from tuneloom_client.jobs import Checkpoint, Job, JobState, Progress
 from tuneloom_common.errors import TuneloomError
 from tuneloom_common.kinds import Kind
 from tuneloom_common.names import DEFAULT_ALIAS, VersionName
-from tuneloom_common.objects import hash_file
 
 
 @dataclass
@@ -33,7 +32,7 @@ class Verdict:
             self.wrong.append(otherwise)
 
 
-async def examine(services: Services, acknowledged: Sequence[Acknowledged], objects: Path) -> Verdict:
+async def examine(services: Services, acknowledged: Sequence[Acknowledged], blobs: Blobs) -> Verdict:
     """Looks at every job, its events, its versions and every blob."""
     found = Verdict()
     jobs = {job.name: job for job in await services.trainer.jobs(at_most=10_000)}
@@ -50,9 +49,9 @@ async def examine(services: Services, acknowledged: Sequence[Acknowledged], obje
         found.expect(job.state is JobState.SUCCEEDED, f"{job.name} is {job.state}: {job.error[:300]}")
         if job.state is JobState.SUCCEEDED:
             await _results(found, services, job)
-    for blob in (objects / "blobs" / "sha256").iterdir():
+    async for name, content in blobs:
         found.blobs += 1
-        found.expect(len(blob.name) != 64 or hash_file(blob)[0] == blob.name, f"blob {blob.name} is damaged")
+        found.expect(content == name, f"blob {name} is damaged")
     return found
 
 

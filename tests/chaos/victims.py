@@ -43,6 +43,7 @@ MODULES = {
     "tuneloom_gateway": Kind.GATEWAY,
     "tuneloom_engine": Kind.ENGINE,
     "tuneloom_cli": Kind.UP,
+    "tests.chaos.supervisor": Kind.UP,
 }
 
 
@@ -68,7 +69,7 @@ def victims(home: Path) -> list[Victim]:
     for pid, command in processes(home):
         module = next((after for flag, after in pairwise(command) if flag == "-m"), "")
         kind = MODULES.get(module)
-        if kind is None or (kind is Kind.UP and "up" not in command):
+        if kind is None or (module == "tuneloom_cli" and "up" not in command):
             continue
         found.append(Victim(pid, kind, _phase(kind, command)))
     return found
