@@ -133,3 +133,8 @@ async def build_app(tmp_path: Path, migrated: Path, registry: FakeRegistry) -> A
             return app
 
         yield start
+
+
+@pytest.fixture
+async def app(build_app: BuildApp) -> TrainerApp:
+    return await build_app()

@@ -16,7 +16,7 @@ import pytest
 
 from tests.unit.trainer.conftest import FAKE_WORKER, BuildApp
 from tests.unit.trainer.fakes import FakeRegistry
-from tests.unit.trainer.test_runner import eventually, run_dir, running, submit, until_checkpoint, until_state
+from tests.unit.trainer.running import eventually, run_dir, running, submit, until_checkpoint, until_state
 from tuneloom_client.trainer import TrainerClient
 from tuneloom_client.uploads import Upload
 from tuneloom_common import children
