@@ -70,6 +70,14 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
     runs_dir, staging, recipes = settings.work_dir / "runs", settings.work_dir / "uploads", load_recipes()
     shutil.rmtree(staging, ignore_errors=True)  # what a kill left half received
     staging.mkdir(parents=True, mode=0o700)
+    launcher = LocalLauncher(
+        objects=objects,
+        cache=BlobCache(objects, settings.blob_cache_dir, max_bytes=settings.blob_cache_bytes),
+        runs_dir=runs_dir,
+        command=settings.worker_command,
+        device=settings.worker_device,
+        threads=settings.worker_threads,
+    )
     service = TrainerService(
         store=store,
         submission=Submission(
@@ -84,7 +92,7 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
             settings.upload_idle_seconds,
             limit_setting="TUNELOOM_TRAINER_MAX_UPLOAD_BYTES",
         ),
-        logs=JobLogs(runs_dir),
+        logs=JobLogs(launcher, store),
     )
     server = await build_server(
         domain="trainer.tuneloom",
@@ -105,14 +113,7 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
             max_attempts=settings.max_attempts,
             notifier=notifier,
         ),
-        launcher=LocalLauncher(
-            objects=objects,
-            cache=BlobCache(objects, settings.blob_cache_dir, max_bytes=settings.blob_cache_bytes),
-            runs_dir=runs_dir,
-            command=settings.worker_command,
-            device=settings.worker_device,
-            threads=settings.worker_threads,
-        ),
+        launcher=launcher,
         publisher=Publisher(objects=objects, registry=registry),
         inboxes=inboxes,
         stop_grace_seconds=settings.stop_grace_seconds,

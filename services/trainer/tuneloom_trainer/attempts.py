@@ -7,11 +7,14 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from tuneloom_common.attempts import patiently
+import structlog
+
+from tuneloom_common.attempts import PASSING, patiently
 from tuneloom_common.disks import EXIT_DISK_FULL
+from tuneloom_common.patience import error_line
 from tuneloom_common.queue import Retry
 from tuneloom_trainer.inboxes import Inbox, Inboxes
-from tuneloom_trainer.jobs import Checkpoint, Job
+from tuneloom_trainer.jobs import Checkpoint, Job, LogTail
 from tuneloom_trainer.launchers import Launcher, Run
 from tuneloom_trainer.publications import Publications
 from tuneloom_trainer.publishing import Publisher
@@ -28,9 +31,12 @@ from tuneloom_trainer.worker.protocol import (
     Validated,
 )
 
+LOG_SECONDS = 1.0
+SHOWN_LOG_BYTES = 64 << 10
 T = TypeVar("T")
 TOLD = (DataReport, Progress, SampleChat, Note)
 """Worker events that clients see as they are."""
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,7 @@ class Attempt:
         self._validated = asyncio.Event()
         self._finished = False
         self._failure: Hopeless | None = None
+        self._shown = LogTail()
 
     async def work(self) -> Ending:
         """Trains unless an earlier attempt has finished that, then delivers. Raises what keeps it from either."""
@@ -115,6 +122,7 @@ class Attempt:
                 status = await self._attend(run, inbox)
             finally:
                 await run.stop(grace_seconds=self.grace_seconds)
+            await self._show_log()
             ending = self._verdict(run, status)
             if ending is not None:
                 await self._publications.drained(seconds=self._parts.stop_grace_seconds)
@@ -138,7 +146,9 @@ class Attempt:
     async def _attend(self, run: Run, inbox: Inbox) -> int:
         """Listens to the worker to its end, and stops it when it is asked to pause or validates for too long."""
         listening = asyncio.create_task(self._listen(inbox))
-        helpers = [asyncio.create_task(work) for work in (self._pause(run), self._bound_validation(run))]
+        helpers = [
+            asyncio.create_task(work) for work in (self._pause(run), self._bound_validation(run), self._keep_log())
+        ]
         exiting = asyncio.create_task(run.wait())
         try:
             errors: tuple[asyncio.Future[None], ...] = (self._publications.failed, listening)
@@ -180,6 +190,22 @@ class Attempt:
                 self._failure = Hopeless(reason, message)
             case Finished():
                 self._finished = True
+
+    async def _keep_log(self) -> None:
+        while True:
+            await asyncio.sleep(LOG_SECONDS)
+            await self._show_log()
+
+    async def _show_log(self) -> None:
+        """Lets the other trainers read what is new in the worker's log; failing to do so is no fault of the job's."""
+        job = self.job
+        try:
+            tail = await self._parts.launcher.log(job.id, since=job.lease_epoch, max_bytes=SHOWN_LOG_BYTES)
+            if tail is not None and tail != self._shown:
+                await self._parts.queue.show_log(self.job, tail)
+                self._shown = tail
+        except (*PASSING, OSError) as error:
+            log.warning(f"the log of {self.job.name} is not shown elsewhere: {error_line(error)}", job=self.job.id)
 
     async def _pause(self, run: Run) -> None:
         await self.pausing.wait()

@@ -56,6 +56,27 @@ MOVES: dict[JobState, frozenset[JobState]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class LogTail:
+    """Whole lines from the end of a log; `truncated` when it has more before them."""
+
+    text: str = ""
+    truncated: bool = False
+
+    @classmethod
+    def of(cls, data: bytes, *, cut: bool) -> LogTail:
+        """`cut`: the data begins one byte before the part that is wanted; a line that began before is left out."""
+        return cls(_after_line(data).decode(errors="replace") if cut else data.decode(errors="replace"), cut)
+
+    def within(self, max_bytes: int) -> LogTail:
+        data = self.text.encode()
+        return self if len(data) <= max_bytes else LogTail.of(data[-max_bytes - 1 :], cut=True)
+
+
+def _after_line(data: bytes) -> bytes:
+    return data.partition(b"\n")[2]
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
     """A registry version as a job knows it: resource name and digest."""
 

@@ -47,6 +47,13 @@ job_events = sa.Table(
     sa.Column("body", sa.JSON),
     sa.Column("create_time", sa.DateTime(timezone=True)),
 )
+job_logs = sa.Table(
+    "job_logs",
+    metadata,
+    sa.Column("job_id", sa.String, primary_key=True),
+    sa.Column("text", sa.Text),
+    sa.Column("truncated", sa.Boolean),
+)
 checkpoints = sa.Table(
     "checkpoints",
     metadata,

@@ -25,7 +25,7 @@ from tuneloom_common.principals import PrincipalEntry
 from tuneloom_common.queue import Lease
 from tuneloom_trainer.app import TrainerApp
 from tuneloom_trainer.inboxes import Inbox
-from tuneloom_trainer.jobs import Job, JobState
+from tuneloom_trainer.jobs import Job, JobState, LogTail
 from tuneloom_trainer.launchers.local import LocalLauncher
 from tuneloom_trainer.launchers.remote import RemoteRun
 from tuneloom_trainer.worker.protocol import LoggedEvent
@@ -58,6 +58,9 @@ class FarLauncher:
             await child.stop(grace_seconds=grace_seconds)
 
         return RemoteRun(inbox, self._local._objects, end=end)
+
+    async def log(self, job_id: str, *, since: int, max_bytes: int) -> LogTail | None:
+        return None
 
     async def attach(self, job: Job, inbox: Inbox) -> None:
         pass

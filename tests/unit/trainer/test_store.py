@@ -16,7 +16,7 @@ from tuneloom_common.database import Database, open_database
 from tuneloom_common.errors import InvalidArgument, NotFound
 from tuneloom_common.notifier import Notifier
 from tuneloom_common.queue import LeaseLost, Retry
-from tuneloom_trainer.jobs import Checkpoint, Job, JobState
+from tuneloom_trainer.jobs import Checkpoint, Job, JobState, LogTail
 from tuneloom_trainer.specs import TrainingSpec
 from tuneloom_trainer.store import JobQueue, JobStore
 from tuneloom_trainer.store.rows import QUEUED
@@ -392,3 +392,20 @@ async def test_events_of_other_releases_are_told(store: JobStore, create: Create
     bodies = [event.body for event in await store.events_after(job.id, 1)]
 
     assert bodies == [Note(text="x"), Note(text="weather: {'sun': True}"), DataReport(rows=3)]
+
+
+async def test_the_end_of_a_log_is_shown_by_whoever_holds_the_lease(
+    store: JobStore, queue: JobQueue, create: CreateJob, clock: Clock
+) -> None:
+    job = await create()
+    assert await store.log(job.id) is None
+    first = await claimed(queue)
+    for text in ("one\n", "one\ntwo\0\n"):
+        await queue.show_log(first, LogTail(text, truncated=True))
+    assert await store.log(job.id) == LogTail("one\ntwo\N{REPLACEMENT CHARACTER}\n", truncated=True)
+    clock.advance(LEASE_SECONDS + 1)
+    second = await claimed(queue)
+    with pytest.raises(LeaseLost):
+        await queue.show_log(first, LogTail("late\n"))
+    await queue.show_log(second, LogTail("new\n"))
+    assert await store.log(job.id) == LogTail("new\n")

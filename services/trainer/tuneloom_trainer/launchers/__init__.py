@@ -7,7 +7,7 @@ from typing import Protocol
 
 from tuneloom_common.manifests import FileEntry, Manifest
 from tuneloom_trainer.inboxes import Inbox
-from tuneloom_trainer.jobs import Job
+from tuneloom_trainer.jobs import Job, LogTail
 from tuneloom_trainer.worker.checkpoint_records import CheckpointRecord
 from tuneloom_trainer.worker.protocol import CheckpointSaved
 
@@ -45,6 +45,9 @@ class Launcher(Protocol):
     async def attach(self, job: Job, inbox: Inbox) -> Run | None:
         """The run that an earlier trainer process started for this job and that is still at work, if there can be
         one."""
+
+    async def log(self, job_id: str, *, since: int, max_bytes: int) -> LogTail | None:
+        """The end of its workers' log; None when no attempt since that epoch ran where this launcher sees it."""
 
     async def clean(self, job_id: str) -> None:
         """Drops what can be fetched again; the worker's log and events stay."""

@@ -13,8 +13,9 @@ from tuneloom_common.manifests import Manifest
 from tuneloom_common.objects import ObjectStore
 from tuneloom_trainer.events import EventTail
 from tuneloom_trainer.inboxes import Inbox
-from tuneloom_trainer.jobs import Job
+from tuneloom_trainer.jobs import Job, LogTail
 from tuneloom_trainer.launchers import StoredCheckpoint
+from tuneloom_trainer.launchers.logs import read_tail
 from tuneloom_trainer.worker.checkpoint_records import directory_name, newest_whole, read_record, read_registered
 from tuneloom_trainer.worker.protocol import CHECKPOINTS_DIR, CheckpointSaved, WorkerSpec, events_file
 
@@ -118,6 +119,12 @@ class LocalLauncher:
     async def attach(self, job: Job, inbox: Inbox) -> None:
         """None: a worker here dies with the trainer that started it."""
 
+    async def log(self, job_id: str, *, since: int, max_bytes: int) -> LogTail | None:
+        run_dir = self.run_dir(job_id)
+        if await asyncio.to_thread(_newest_epoch, run_dir) < since:
+            return None
+        return await read_tail(run_dir / WORKER_LOG, max_bytes)
+
     async def clean(self, job_id: str) -> None:
         torn = [path.name for path in self.run_dir(job_id).glob("*.part-*")]
         for name in (*FETCHED, *torn):
@@ -142,3 +149,9 @@ class LocalLauncher:
         if not directory.exists():
             await self._cache.materialize(manifest.files, directory)
         return directory
+
+
+def _newest_epoch(run_dir: Path) -> int:
+    """Of the attempts that ran here, each of which has an event log of its own; 0 of releases that had one for all."""
+    logs = [path.name.removeprefix("events-").removesuffix(".jsonl") for path in run_dir.glob("events-*.jsonl")]
+    return max((int(number) for number in logs if number.isdigit()), default=0)

@@ -13,8 +13,9 @@ from tuneloom_common.database import Database, Transaction, utc
 from tuneloom_common.errors import FailedPrecondition, InvalidArgument
 from tuneloom_common.ids import new_id
 from tuneloom_common.notifier import Notifier
-from tuneloom_trainer.jobs import MOVES, Artifact, Checkpoint, Job, JobEvent, JobState, StateChanged, read_body
+from tuneloom_trainer.jobs import MOVES, Artifact, Checkpoint, Job, JobEvent, JobState, LogTail, StateChanged, read_body
 from tuneloom_trainer.specs import TrainingSpec
+from tuneloom_trainer.store.logs import read_log
 from tuneloom_trainer.store.rows import (
     IDLE_CANCELLED,
     QUEUED,
@@ -80,6 +81,11 @@ class JobStore:
     async def get(self, job_id: str) -> Job:
         async with self._database.read() as db:
             return await read_job(db, job_id)
+
+    async def log(self, job_id: str) -> LogTail | None:
+        """The end of its log as its runner has shown it; None when none has."""
+        async with self._database.read() as db:
+            return await read_log(db, job_id)
 
     async def list_jobs(self, *, before: int, limit: int) -> list[tuple[int, Job]]:
         """(sequence, job) below a sequence (0: from the newest), newest first."""

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from tuneloom_common.database import Database, Transaction
 from tuneloom_common.notifier import Notifier
 from tuneloom_common.queue import LeasedQueue, Retry
-from tuneloom_trainer.jobs import LEASED, MOVES, Checkpoint, CheckpointRegistered, Job, JobState
+from tuneloom_trainer.jobs import LEASED, MOVES, Checkpoint, CheckpointRegistered, Job, JobState, LogTail
+from tuneloom_trainer.store.logs import write_log
 from tuneloom_trainer.store.rows import QUEUED, append, move, read_job, to_checkpoint
 from tuneloom_trainer.tables import checkpoints, jobs
 from tuneloom_trainer.training_events import EventBody, Note, Progress
@@ -125,6 +126,12 @@ class JobQueue:
         async with self._writing(job, advanced=True, merged_version=version) as db:
             told = Note(text=f"merged, proved and registered {version}")
             await append(db, job.id, [told], now=self._clock())
+
+    async def show_log(self, job: Job, tail: LogTail) -> None:
+        """Lets every trainer read the end of the job's log."""
+        async with self._database.write() as db:
+            await self._queue.require(db, self._queue.held(job.lease).values(lease_epoch=job.lease_epoch))
+            await write_log(db, job.id, tail)
 
     async def note(self, job: Job, text: str) -> None:
         """Tells a person something."""

@@ -167,7 +167,8 @@ class TrainerServiceServicer:
 
     def ReadTrainingJobLog(self, request, context):
         """Returns the end of what a job's worker wrote to its log: its words and the libraries', for a person.
-        Of a job that never had a worker on this trainer, and of one whose files were removed: an empty text.
+        Any trainer of a cluster answers, those that did not run the worker with at most its last 64 KiB, a second late.
+        Of a job that never had a worker: an empty text.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,7 +58,8 @@ class TrainerServiceStub:
     """Lists a job's registered checkpoints, newest first."""
     ReadTrainingJobLog: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ReadTrainingJobLogRequest, _trainer_pb2.ReadTrainingJobLogResponse]
     """Returns the end of what a job's worker wrote to its log: its words and the libraries', for a person.
-    Of a job that never had a worker on this trainer, and of one whose files were removed: an empty text.
+    Any trainer of a cluster answers, those that did not run the worker with at most its last 64 KiB, a second late.
+    Of a job that never had a worker: an empty text.
     """
     ReportEvents: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ReportEventsRequest, _trainer_pb2.ReportEventsResponse]
     """Takes in what a worker tells, in order and once. Only the worker of the job's newest claim is heard."""
@@ -98,7 +99,8 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """Lists a job's registered checkpoints, newest first."""
     ReadTrainingJobLog: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ReadTrainingJobLogRequest, _trainer_pb2.ReadTrainingJobLogResponse]  # type: ignore[assignment]
     """Returns the end of what a job's worker wrote to its log: its words and the libraries', for a person.
-    Of a job that never had a worker on this trainer, and of one whose files were removed: an empty text.
+    Any trainer of a cluster answers, those that did not run the worker with at most its last 64 KiB, a second late.
+    Of a job that never had a worker: an empty text.
     """
     ReportEvents: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ReportEventsRequest, _trainer_pb2.ReportEventsResponse]  # type: ignore[assignment]
     """Takes in what a worker tells, in order and once. Only the worker of the job's newest claim is heard."""
@@ -189,7 +191,8 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.ReadTrainingJobLogResponse, _abc.Awaitable[_trainer_pb2.ReadTrainingJobLogResponse]]:
         """Returns the end of what a job's worker wrote to its log: its words and the libraries', for a person.
-        Of a job that never had a worker on this trainer, and of one whose files were removed: an empty text.
+        Any trainer of a cluster answers, those that did not run the worker with at most its last 64 KiB, a second late.
+        Of a job that never had a worker: an empty text.
         """
 
     @_abc_1.abstractmethod
