@@ -70,6 +70,18 @@ class Service:
             time.sleep(0.02)
         raise AssertionError(f"{self.name} does not answer:\n{self.log.read_text()}")
 
+    def twin(self) -> Service:
+        """Another process for the same directory, on another port."""
+        [port] = _free_ports(1)
+        variable = next(name for name in self._environment if name.endswith("_PORT") and name.startswith("TUNELOOM_"))
+        return Service(
+            f"{self.name}-twin", self._command, port, self.directory, {**self._environment, variable: str(port)}
+        )
+
+    def await_end(self) -> int:
+        assert self._process is not None
+        return self._process.wait(START_SECONDS)
+
     def kill(self) -> None:
         """As a machine dies: with everything it started."""
         self._send(signal.SIGKILL)

@@ -22,6 +22,7 @@ from tuneloom_common.objects import ObjectStore
 from tuneloom_common.principals import Principals
 from tuneloom_common.receiving import Receiving
 from tuneloom_common.settings import load
+from tuneloom_common.work_dirs import held
 from tuneloom_data.limits import Limits
 from tuneloom_registry.datasets import DatasetChecks
 from tuneloom_registry.runner import Runner, Transforms
@@ -120,6 +121,7 @@ async def serve(settings: RegistrySettings) -> None:
     """Runs until SIGTERM or SIGINT."""
     stop = stop_signals()
     async with AsyncExitStack() as stack:
+        stack.enter_context(held(settings.work_dir, setting="TUNELOOM_REGISTRY_WORK_DIR"))
         app = await build(settings, stack)
         await app.server.start()
         log.info(f"registry listens on {settings.shown(app.port)}, objects in {settings.objects_url}")

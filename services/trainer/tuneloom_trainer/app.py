@@ -23,6 +23,7 @@ from tuneloom_common.objects import ObjectStore
 from tuneloom_common.principals import IssuedTokens, Principals
 from tuneloom_common.receiving import Receiving
 from tuneloom_common.settings import load
+from tuneloom_common.work_dirs import held
 from tuneloom_trainer.attempts import Parts
 from tuneloom_trainer.bases import Bases
 from tuneloom_trainer.inboxes import Inboxes
@@ -129,6 +130,7 @@ async def serve(settings: TrainerSettings) -> None:
     """Runs until SIGTERM or SIGINT, then lets the workers save."""
     stop = stop_signals()
     async with AsyncExitStack() as stack:
+        stack.enter_context(held(settings.work_dir, setting="TUNELOOM_TRAINER_WORK_DIR"))
         app = await build(settings, stack)
         await app.server.start()
         log.info(f"trainer listens on {settings.shown(app.port)}, {settings.slots or 'no'} job at a time")
