@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
@@ -19,6 +19,8 @@ from tuneloom_client.resuming import resumed
 from tuneloom_client.retries import retry_config
 from tuneloom_client.uploads import Upload
 from tuneloom_common.errors import Unavailable
+from tuneloom_common.manifests import FileEntry
+from tuneloom_common.objects.permissions import Permission
 
 if TYPE_CHECKING:
     from tuneloom.trainer.v1.trainer_pb2_grpc import TrainerServiceAsyncStub
@@ -32,6 +34,7 @@ REPEATABLE = (
     "CreateTrainingJob",
     "ReadTrainingJobLog",
     "ReportEvents",
+    "PermitTransfers",
 )
 log = structlog.get_logger()
 
@@ -158,6 +161,32 @@ class TrainerClient(Connection):
         with self._peer.called():
             return (await self._stub.ReportEvents(request, timeout=self._timeout)).last_sequence
 
+    async def permit_uploads(
+        self, job_id: str, *, lease_epoch: int, files: Sequence[FileEntry]
+    ) -> list[Permission | Literal["stored"] | None]:
+        """Of a checkpoint: a permission for each, None where the object store gives none."""
+        given = (await self._permit(job_id, lease_epoch, uploads=files)).uploads
+        return ["stored" if one.stored else _permission(one) for one in given]
+
+    async def permit_downloads(
+        self, job_id: str, *, lease_epoch: int, files: Sequence[FileEntry]
+    ) -> list[Permission | None]:
+        """Of what the attempt needs."""
+        return [_permission(one) for one in (await self._permit(job_id, lease_epoch, downloads=files)).downloads]
+
+    async def _permit(
+        self, job_id: str, epoch: int, *, uploads: Sequence[FileEntry] = (), downloads: Sequence[FileEntry] = ()
+    ) -> pb.PermitTransfersResponse:
+        up, down = (
+            [pb.TransferFile(sha256=file.sha256, size_bytes=file.size) for file in files]
+            for files in (uploads, downloads)
+        )
+        request = pb.PermitTransfersRequest(
+            name=f"trainingJobs/{job_id}", lease_epoch=epoch, uploads=up, downloads=down
+        )
+        with self._peer.called():
+            return await self._stub.PermitTransfers(request, timeout=self._timeout)
+
     async def upload_checkpoint_file(self, job_id: str, *, lease_epoch: int, upload: Upload) -> None:
         """Stores a file of a checkpoint; nothing is kept of what is there already."""
         entry = upload.entry
@@ -176,3 +205,7 @@ class TrainerClient(Connection):
 
         with self._peer.called():
             await self._stub.UploadCheckpointFile(parts(), timeout=upload.seconds)
+
+
+def _permission(given: pb.TransferPermission) -> Permission | None:
+    return Permission(given.url, dict(given.headers), given.valid_seconds) if given.url else None

@@ -25,6 +25,7 @@ _LOOKS_SECRET = re.compile(
     | (?P<jwt>\beyJ)[\w-]{8,}\.[\w.-]+
     | (?P<member>(?:api[_-]?key|authorization|token|password|passwd|secret)["'\\]*\s*[:=]\s*["'\\]*)
       (?!(?:bearer|basic)\b)[^\s"'\\,;&)\]}]+
+    | (?P<signed>X-Amz-(?:Signature|Credential|Security-Token)=)[^\s&"'\\,;)\]}]+
     | (?P<user>://[^\s/:@"'\\]*:)[^\s/@"'\\]+(?=@)
     """
 )

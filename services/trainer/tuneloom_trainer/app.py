@@ -29,6 +29,7 @@ from tuneloom_trainer.bases import Bases
 from tuneloom_trainer.inboxes import Inboxes
 from tuneloom_trainer.job_logs import JobLogs
 from tuneloom_trainer.launchers.local import LocalLauncher
+from tuneloom_trainer.permissions import Permissions
 from tuneloom_trainer.publishing import Publisher
 from tuneloom_trainer.runner import Runner
 from tuneloom_trainer.service import SCOPES, TrainerService
@@ -94,6 +95,7 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
             limit_setting="TUNELOOM_TRAINER_MAX_UPLOAD_BYTES",
         ),
         logs=JobLogs(launcher, store),
+        permissions=Permissions(objects, settings.worker_permission_seconds, settings.max_upload_bytes),
     )
     server = await build_server(
         domain="trainer.tuneloom",

@@ -132,6 +132,8 @@ class Attempt:
         if (run := await self._parts.launcher.attach(self.job, inbox)) is not None:
             return run
         registered = (newest.step, await self._parts.publisher.manifest(newest.version)) if newest else None
+        if registered:
+            inbox.goes_on_from = frozenset(file.sha256 for file in registered[1].files)
         return await self._parts.launcher.start(self.job, inbox, registered=registered)
 
     async def _unless_paused(self, work: Coroutine[Any, Any, T]) -> T | Paused:

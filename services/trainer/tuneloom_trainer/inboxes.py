@@ -17,12 +17,14 @@ from tuneloom_trainer.worker.protocol import Exited, LoggedEvent
 
 class Inbox:
     """One attempt's. `told` is the sequence of the last event that was taken in, `token` what its worker shows where it
-    does not share a machine with us, `exited` what such a worker says last."""
+    does not share a machine with us, `exited` what such a worker says last, `goes_on_from` the blobs of the checkpoint
+    that it begins with."""
 
     def __init__(self, lease: Lease, token: str = "") -> None:
         self.lease = lease
         self.token = token
         self.told = 0
+        self.goes_on_from: frozenset[str] = frozenset()
         self.exited: asyncio.Future[Exited] = asyncio.get_running_loop().create_future()
         self._shut = False
         self._turn = asyncio.Lock()

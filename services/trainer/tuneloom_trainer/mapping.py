@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +11,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tuneloom.trainer.v1 import jobs_pb2, trainer_pb2
 from tuneloom_common.errors import InvalidArgument
+from tuneloom_common.ids import check_sha256
+from tuneloom_common.manifests import FileEntry
 from tuneloom_trainer.jobs import Checkpoint, CheckpointRegistered, Job, JobEvent
+from tuneloom_trainer.permissions import Permitted
 from tuneloom_trainer.specs import Recipe, TrainingSpec
 from tuneloom_trainer.store.jobs import NewJob
 from tuneloom_trainer.wire import fill, values_of
@@ -106,6 +110,29 @@ def to_event(job_id: str, event: JobEvent) -> trainer_pb2.TrainingJobEvent:
     else:
         fill(getattr(message, body.kind), body)
     return message
+
+
+def from_transfers(files: Iterable[trainer_pb2.TransferFile]) -> list[FileEntry]:
+    """Raises InvalidArgument for what is no file."""
+    return [_transfer(file) for file in files]
+
+
+def _transfer(file: trainer_pb2.TransferFile) -> FileEntry:
+    check_sha256(file.sha256, field="sha256")
+    if file.size_bytes < 0:
+        raise InvalidArgument("size_bytes: must not be negative", field="size_bytes")
+    return FileEntry(path="file", size=file.size_bytes, sha256=file.sha256)
+
+
+def to_permission(permitted: Permitted) -> trainer_pb2.TransferPermission:
+    given = permitted.permission
+    return trainer_pb2.TransferPermission(
+        sha256=permitted.sha256,
+        stored=permitted.stored,
+        url=given.url if given else "",
+        headers=given.headers if given else {},
+        valid_seconds=given.seconds if given else 0,
+    )
 
 
 def to_recipe(recipe: Recipe) -> trainer_pb2.Recipe:

@@ -15,6 +15,7 @@ from tuneloom_common.receiving import Announced, Receiving
 from tuneloom_trainer import mapping
 from tuneloom_trainer.inboxes import Inboxes
 from tuneloom_trainer.job_logs import JobLogs
+from tuneloom_trainer.permissions import Permissions
 from tuneloom_trainer.specs import Recipe
 from tuneloom_trainer.store import JobStore
 from tuneloom_trainer.submission import Submission
@@ -34,6 +35,7 @@ SCOPES = {
     "ReadTrainingJobLog": "trainer:read",
     "ReportEvents": "trainer:report",
     "UploadCheckpointFile": "trainer:report",
+    "PermitTransfers": "trainer:report",
     "ListRecipes": "trainer:read",
 }
 
@@ -50,9 +52,11 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         inboxes: Inboxes,
         receiving: Receiving,
         logs: JobLogs,
+        permissions: Permissions,
     ) -> None:
         self._store = store
         self._logs = logs
+        self._permissions = permissions
         self._submission = submission
         self._recipes = recipes
         self._inboxes = inboxes
@@ -155,6 +159,18 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         chunks = (part.chunk async for part in request_iterator)
         await self._receiving.take(Announced(file.sha256, file.size_bytes, field="file"), chunks)
         return trainer_pb2.UploadCheckpointFileResponse(sha256=file.sha256)
+
+    async def PermitTransfers(  # noqa: N802
+        self, request: trainer_pb2.PermitTransfersRequest, context: Any
+    ) -> trainer_pb2.PermitTransfersResponse:
+        job_id = _job_id(request.name)
+        inbox = self._inboxes.of(Lease(job_id, request.lease_epoch), caller.get())
+        uploads = await self._permissions.uploads(mapping.from_transfers(request.uploads))
+        wanted = mapping.from_transfers(request.downloads)
+        downloads = await self._permissions.downloads(await self._store.get(job_id), inbox, wanted) if wanted else []
+        return trainer_pb2.PermitTransfersResponse(
+            uploads=map(mapping.to_permission, uploads), downloads=map(mapping.to_permission, downloads)
+        )
 
     async def ListRecipes(  # noqa: N802
         self, request: trainer_pb2.ListRecipesRequest, context: Any

@@ -29,6 +29,9 @@ class TrainerSettings(GuardedSettings, RegistryAccess, DatabaseSettings, Objects
     blob_cache_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=0)
     max_upload_bytes: int = Field(default=200 << 30, ge=1)
     upload_idle_seconds: float = Field(default=60.0, gt=0)
+    worker_permission_seconds: int = Field(default=900, ge=0, le=7 * 24 * 3600)
+    """How long a worker elsewhere may use a URL of the object store that it was given; 0 gives none, and its
+    checkpoints come through the trainer. An S3 store alone gives such URLs."""
     worker_command: tuple[str, ...] = (sys.executable, "-m", "tuneloom_trainer.worker")
     worker_device: Literal["auto", "cpu", "cuda"] = "auto"
     worker_threads: int = Field(default=0, ge=0)

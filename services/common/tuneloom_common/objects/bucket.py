@@ -12,6 +12,7 @@ from xml.sax.saxutils import escape
 
 from tuneloom_common.objects.credentials import CredentialSource
 from tuneloom_common.objects.faults import Refusal, code_in
+from tuneloom_common.objects.permissions import Permission
 from tuneloom_common.objects.requests import Answer, Refused, Requests, Sign, Sink, Slice
 from tuneloom_common.objects.signing import CONTENT_HEADER, UNSIGNED, Signer, encoded
 
@@ -59,15 +60,13 @@ class Bucket:
     def key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name
 
-    def permission(
-        self, method: str, name: str, *, seconds: int, sha256: str = ""
-    ) -> tuple[str, dict[str, str]] | None:
+    def permission(self, method: str, name: str, *, seconds: int, sha256: str = "") -> Permission | None:
         """URL and headers with which anybody may do this for some seconds; with a hash, with that content alone."""
         signer = self.signer()
         if signer is None:
             return None
         headers = {CONTENT_HEADER: sha256} if sha256 else {}
-        return signer.url(method, self.url(name), seconds=seconds, headers=headers), headers
+        return Permission(signer.url(method, self.url(name), seconds=seconds, headers=headers), headers, seconds)
 
     def get(self, requests: Requests, name: str, *, start: int, length: int, sink: Sink) -> None:
         requests.send(
@@ -78,9 +77,8 @@ class Bucket:
         """An object, or a 404 that says whether it is the bucket that is missing."""
         return requests.send("GET", self._sign("GET", name), ok=(404,))
 
-    def put(self, requests: Requests, name: str, body: bytes | Slice, *, sha256: str) -> None:
-        """In one request; the server refuses bytes with another hash."""
-        requests.send("PUT", self._sign("PUT", name, content=sha256), body)
+    def delete(self, requests: Requests, name: str) -> None:
+        requests.send("DELETE", self._sign("DELETE", name), ok=(404,))
 
     def size(self, requests: Requests, name: str) -> int | None:
         """None where the object is not there."""

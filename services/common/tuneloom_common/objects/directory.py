@@ -102,6 +102,11 @@ class Directory:
             target.unlink()
         return found == sha256
 
+    async def permit_upload(self, name: str, *, sha256: str, size: int, seconds: int) -> None:
+        """There is no address to give."""
+
+    def permit_download(self, name: str, *, seconds: int) -> None: ...
+
     def translate(self, error: Exception) -> Exception:
         return translated(error, url=self.url)
 

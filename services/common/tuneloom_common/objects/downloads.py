@@ -13,8 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuneloom_common.objects.progress import OnBytes
 from tuneloom_common.objects.requests import Read, Requests, Sink
-from tuneloom_common.objects.uploads import OnBytes
 
 RANGE_BYTES = 8 << 20
 PIECE_BYTES = 1 << 20

@@ -52,5 +52,10 @@ class Memory:
     async def download(self, name: str, target: Path, *, sha256: str, size: int) -> bool | None:
         return None
 
+    async def permit_upload(self, name: str, *, sha256: str, size: int, seconds: int) -> None:
+        """There is no address to give."""
+
+    def permit_download(self, name: str, *, seconds: int) -> None: ...
+
     def translate(self, error: Exception) -> Exception:
         return translated(error, url=self.url)

@@ -10,6 +10,7 @@ from tuneloom_common.errors import InvalidArgument
 from tuneloom_common.objects.creation import Create, Store, by_store
 from tuneloom_common.objects.directory import Directory
 from tuneloom_common.objects.memory import Memory
+from tuneloom_common.objects.permissions import Permission
 from tuneloom_common.objects.requests import Patience
 from tuneloom_common.objects.s3 import S3
 from tuneloom_common.objects.settings import S3Options
@@ -50,6 +51,11 @@ class Place(Protocol):
     async def download(self, name: str, target: Path, *, sha256: str, size: int) -> bool | None:
         """Makes an object a file that must not exist yet, in a way better than reading it as a stream: True, or False
         where its bytes are not what the hash says. None where there is no better way."""
+
+    async def permit_upload(self, name: str, *, sha256: str, size: int, seconds: int) -> Permission | None:
+        """For this content alone; None where the store cannot bind a permission to a content, or has no address."""
+
+    def permit_download(self, name: str, *, seconds: int) -> Permission | None: ...
 
     def translate(self, error: Exception) -> Exception:
         """A storage library's or the system's error as one of ours."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
+from urllib.parse import urlsplit
 
 import obstore
 
 from tuneloom_common.errors import FailedPrecondition
+from tuneloom_common.objects.bucket import Bucket
 from tuneloom_common.objects.creation import Store, by_store
+from tuneloom_common.objects.requests import Refused, Requests
 
 ROUNDS = 12
 WRITERS = 16
@@ -34,6 +38,23 @@ async def require_atomic_create(store: Store, *, url: str, setting: str) -> None
                 "then writers take turns by a lock of the registry's database",
                 reason="STORE_NOT_ATOMIC",
             )
+
+
+def binds_content(bucket: Bucket, requests: Requests) -> bool:
+    """Whether a permission for one content really refuses another. Blocks."""
+    name = f"probe/{secrets.token_hex(8)}"
+    permission = bucket.permission("PUT", name, seconds=60, sha256=hashlib.sha256(b"this").hexdigest())
+    if permission is None:
+        return False
+    headers = {"host": urlsplit(permission.url).netloc, **permission.headers}
+    try:
+        requests.send("PUT", lambda: (permission.url, headers), b"that")
+    except Refused as refused:
+        if refused.status >= 500 or not refused.status:
+            raise
+        return True
+    bucket.delete(requests, name)
+    return False
 
 
 async def _remove(store: Store, name: str) -> None:

@@ -11,6 +11,8 @@ from typing import Self
 import structlog
 
 EVERY_SECONDS = 10.0
+OnBytes = Callable[[int], None]
+"""Hears how many bytes more have arrived, from any thread."""
 log = structlog.get_logger()
 
 

@@ -22,6 +22,8 @@ from tuneloom_common.objects.creation import Create, by_store
 from tuneloom_common.objects.downloads import FileDownload
 from tuneloom_common.objects.faults import Refusal, code_in, refused, translated
 from tuneloom_common.objects.identity import MARKER, new_identity
+from tuneloom_common.objects.permissions import LARGEST_BYTES, Permission
+from tuneloom_common.objects.probe import binds_content
 from tuneloom_common.objects.progress import Progress
 from tuneloom_common.objects.requests import Patience, Refused, Requests, Sink
 from tuneloom_common.objects.settings import S3Options
@@ -64,6 +66,7 @@ class S3:
         self._create = create
         self._patience = patience or Patience()
         self._clock = clock
+        self._binds: bool | None = None
         self._checked = float("-inf")
         bucket_url, prefix = options.bucket_url(parts.netloc), parts.path.strip("/")
         self._source = options.credentials()
@@ -166,6 +169,16 @@ class S3:
         with Progress(f"downloading {name} from {self.url}", size) as progress:
             download = FileDownload(self._ranges_of(name), target, sha256, size, on_bytes=progress.add)
             return await self.run(download.run)
+
+    async def permit_upload(self, name: str, *, sha256: str, size: int, seconds: int) -> Permission | None:
+        if size > LARGEST_BYTES or self.bucket.signer() is None:
+            return None
+        if self._binds is None:
+            self._binds = await self.run(lambda requests: binds_content(self.bucket, requests))
+        return self.bucket.permission("PUT", name, seconds=seconds, sha256=sha256) if self._binds else None
+
+    def permit_download(self, name: str, *, seconds: int) -> Permission | None:
+        return self.bucket.permission("GET", name, seconds=seconds)
 
     async def run(self, work: Callable[[Requests], T]) -> T:
         """In a thread; a cancellation ends its connections and waits for it."""

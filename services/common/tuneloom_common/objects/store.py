@@ -19,6 +19,7 @@ from tuneloom_common.objects.creation import Lock, Store, under
 from tuneloom_common.objects.faults import WRONG
 from tuneloom_common.objects.files import CHUNK_BYTES, hash_file, materialize
 from tuneloom_common.objects.identity import Remembered, recognise
+from tuneloom_common.objects.permissions import Permission
 from tuneloom_common.objects.places import open_place
 from tuneloom_common.objects.probe import require_atomic_create
 from tuneloom_common.objects.requests import Patience
@@ -90,6 +91,19 @@ class ObjectStore:
             await self._place.upload(path, _blob(sha256), sha256=sha256, size=size)
         except (BaseError, OSError) as error:
             raise self.translate(error) from error
+
+    async def permit_upload(self, file: FileEntry, *, seconds: int) -> Permission | None:
+        """For somebody without a key: to store this content and no other. None where the store cannot say so."""
+        try:
+            return await self._place.permit_upload(
+                _blob(file.sha256), sha256=file.sha256, size=file.size, seconds=seconds
+            )
+        except (BaseError, OSError) as error:
+            raise self.translate(error) from error
+
+    async def permit_download(self, file: FileEntry, *, seconds: int) -> Permission | None:
+        """For somebody without a key: to read this blob."""
+        return self._place.permit_download(_blob(file.sha256), seconds=seconds)
 
     async def put_directory(self, directory: Path) -> tuple[FileEntry, ...]:
         """Stores every file below a directory."""

@@ -5,21 +5,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from tuneloom_common.objects.bucket import Bucket, Part
+from tuneloom_common.objects.progress import OnBytes
 from tuneloom_common.objects.requests import Refused, Requests, Slice
 
 PART_BYTES = 16 << 20
 MOST_PARTS = 9_000
 CONCURRENCY = 6
 TRIES = 3
-OnBytes = Callable[[int], None]
-"""Hears how many bytes more have arrived, from any thread."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,9 @@ from pathlib import Path
 from tuneloom_client.trainer import TrainerClient
 from tuneloom_client.uploads import Upload
 from tuneloom_common import children
-from tuneloom_common.errors import FailedPrecondition, PermissionDenied, Unauthenticated
+from tuneloom_common.errors import FailedPrecondition, PermissionDenied, Unauthenticated, Unavailable
 from tuneloom_common.manifests import FileEntry
+from tuneloom_common.objects import permissions
 from tuneloom_common.patience import patient
 from tuneloom_trainer.events import EventTail
 from tuneloom_trainer.training_events import EventBody
@@ -50,6 +51,7 @@ class Reporter:
         self._command = command
         self._spec = WorkerSpec.read(run_dir)
         self._next = 1
+        self._direct = True
 
     async def run(self) -> int:
         """The worker's exit status, or EXIT_STOPPED when its lease was lost."""
@@ -95,14 +97,34 @@ class Reporter:
         entries = []
         for path in sorted(path for path in directory.rglob("*") if path.is_file()):
             upload = await Upload.of(path, name=path.relative_to(directory).as_posix())
-            await patient(
-                lambda upload=upload: self._trainer.upload_checkpoint_file(  # type: ignore[misc]
-                    self._spec.job, lease_epoch=self._spec.lease_epoch, upload=upload
-                ),
-                what="upload a checkpoint",
-            )
+            if not await self._stored(upload):
+                await patient(
+                    lambda upload=upload: self._trainer.upload_checkpoint_file(  # type: ignore[misc]
+                        self._spec.job, lease_epoch=self._spec.lease_epoch, upload=upload
+                    ),
+                    what="upload a checkpoint",
+                )
             entries.append(upload.entry)
         return tuple(entries)
+
+    async def _stored(self, upload: Upload) -> bool:
+        """Whether the file is in the object store, by a permission of the store's own. Where it gives none, or is out
+        of this machine's reach, the trainer takes the bytes."""
+        job, epoch = self._spec.job, self._spec.lease_epoch
+        (given,) = await patient(
+            lambda: self._trainer.permit_uploads(job, lease_epoch=epoch, files=[upload.entry]),
+            what="upload a checkpoint",
+        )
+        if not isinstance(given, permissions.Permission):
+            return given == "stored"
+        if not self._direct:
+            return False
+        try:
+            await permissions.upload(given, upload.path)
+        except Unavailable as error:
+            print(f"{upload.path.name} goes through the trainer: {error}", file=sys.stderr)  # noqa: T201 - its log
+            self._direct = False
+        return self._direct
 
 
 def _line(event: EventBody | None) -> dict[str, object]:

@@ -669,6 +669,160 @@ class UploadCheckpointFileResponse(_message.Message):
 Global___UploadCheckpointFileResponse: _TypeAlias = UploadCheckpointFileResponse  # noqa: Y015
 
 @_typing.final
+class PermitTransfersRequest(_message.Message):
+    """What a worker wants to transfer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LEASE_EPOCH_FIELD_NUMBER: _builtins.int
+    UPLOADS_FIELD_NUMBER: _builtins.int
+    DOWNLOADS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"trainingJobs/{job}"."""
+    lease_epoch: _builtins.int
+    """The claim that the worker works for."""
+    @_builtins.property
+    def uploads(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransferFile]:
+        """Files of checkpoints that it wants to store, at most 100."""
+
+    @_builtins.property
+    def downloads(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransferFile]:
+        """Blobs that it wants to read, at most 100: of the base, the dataset, or the checkpoint that it goes on from."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        lease_epoch: _builtins.int = ...,
+        uploads: _abc.Iterable[Global___TransferFile] | None = ...,
+        downloads: _abc.Iterable[Global___TransferFile] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downloads", b"downloads", "lease_epoch", b"lease_epoch", "name", b"name", "uploads", b"uploads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PermitTransfersRequest: _TypeAlias = PermitTransfersRequest  # noqa: Y015
+
+@_typing.final
+class TransferFile(_message.Message):
+    """A file by its content."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.str
+    """sha256 of the content, 64 hex digits."""
+    size_bytes: _builtins.int
+    """Length of the content in bytes."""
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferFile: _TypeAlias = TransferFile  # noqa: Y015
+
+@_typing.final
+class TransferPermission(_message.Message):
+    """A permission for one file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    VALID_SECONDS_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.str
+    """sha256 of the content, 64 hex digits."""
+    stored: _builtins.bool
+    """The content is stored already; there is nothing to upload."""
+    url: _builtins.str
+    """Where to send the request. Empty where the object store gives no permissions: use UploadCheckpointFile."""
+    valid_seconds: _builtins.int
+    """How long the permission is good, from the answer on."""
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Headers that the request must have, exactly."""
+
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.str = ...,
+        stored: _builtins.bool = ...,
+        url: _builtins.str = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        valid_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "sha256", b"sha256", "stored", b"stored", "url", b"url", "valid_seconds", b"valid_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferPermission: _TypeAlias = TransferPermission  # noqa: Y015
+
+@_typing.final
+class PermitTransfersResponse(_message.Message):
+    """The permissions, in the order of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UPLOADS_FIELD_NUMBER: _builtins.int
+    DOWNLOADS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def uploads(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransferPermission]:
+        """PUT requests."""
+
+    @_builtins.property
+    def downloads(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransferPermission]:
+        """GET requests, of the whole or of ranges."""
+
+    def __init__(
+        self,
+        *,
+        uploads: _abc.Iterable[Global___TransferPermission] | None = ...,
+        downloads: _abc.Iterable[Global___TransferPermission] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downloads", b"downloads", "uploads", b"uploads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PermitTransfersResponse: _TypeAlias = PermitTransfersResponse  # noqa: Y015
+
+@_typing.final
 class ListRecipesRequest(_message.Message):
     """No options yet."""
 

@@ -94,6 +94,11 @@ class TrainerServiceStub:
                 request_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.UploadCheckpointFileRequest.SerializeToString,
                 response_deserializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.UploadCheckpointFileResponse.FromString,
                 _registered_method=True)
+        self.PermitTransfers = channel.unary_unary(
+                '/tuneloom.trainer.v1.TrainerService/PermitTransfers',
+                request_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.PermitTransfersRequest.SerializeToString,
+                response_deserializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.PermitTransfersResponse.FromString,
+                _registered_method=True)
         self.ListRecipes = channel.unary_unary(
                 '/tuneloom.trainer.v1.TrainerService/ListRecipes',
                 request_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.ListRecipesRequest.SerializeToString,
@@ -189,6 +194,14 @@ class TrainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PermitTransfers(self, request, context):
+        """Gives the worker of the job's newest claim short-lived permissions at the object store itself: to store files of its
+        checkpoints, each good for that content alone, and to read what its attempt needs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRecipes(self, request, context):
         """Lists the recipes and their defaults.
         """
@@ -253,6 +266,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.UploadCheckpointFile,
                     request_deserializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.UploadCheckpointFileRequest.FromString,
                     response_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.UploadCheckpointFileResponse.SerializeToString,
+            ),
+            'PermitTransfers': grpc.unary_unary_rpc_method_handler(
+                    servicer.PermitTransfers,
+                    request_deserializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.PermitTransfersRequest.FromString,
+                    response_serializer=tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.PermitTransfersResponse.SerializeToString,
             ),
             'ListRecipes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRecipes,
@@ -561,6 +579,33 @@ class TrainerService:
             '/tuneloom.trainer.v1.TrainerService/UploadCheckpointFile',
             tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.UploadCheckpointFileRequest.SerializeToString,
             tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.UploadCheckpointFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PermitTransfers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tuneloom.trainer.v1.TrainerService/PermitTransfers',
+            tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.PermitTransfersRequest.SerializeToString,
+            tuneloom_dot_trainer_dot_v1_dot_trainer__pb2.PermitTransfersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -67,6 +67,10 @@ class TrainerServiceStub:
     """Stores one file of a checkpoint for a worker that does not reach the object store. The first message says what is
     coming, the rest are its bytes. Only the worker of the job's newest claim may send.
     """
+    PermitTransfers: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.PermitTransfersRequest, _trainer_pb2.PermitTransfersResponse]
+    """Gives the worker of the job's newest claim short-lived permissions at the object store itself: to store files of its
+    checkpoints, each good for that content alone, and to read what its attempt needs.
+    """
     ListRecipes: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListRecipesRequest, _trainer_pb2.ListRecipesResponse]
     """Lists the recipes and their defaults."""
 
@@ -107,6 +111,10 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     UploadCheckpointFile: _aio.StreamUnaryMultiCallable[_trainer_pb2.UploadCheckpointFileRequest, _trainer_pb2.UploadCheckpointFileResponse]  # type: ignore[assignment]
     """Stores one file of a checkpoint for a worker that does not reach the object store. The first message says what is
     coming, the rest are its bytes. Only the worker of the job's newest claim may send.
+    """
+    PermitTransfers: _aio.UnaryUnaryMultiCallable[_trainer_pb2.PermitTransfersRequest, _trainer_pb2.PermitTransfersResponse]  # type: ignore[assignment]
+    """Gives the worker of the job's newest claim short-lived permissions at the object store itself: to store files of its
+    checkpoints, each good for that content alone, and to read what its attempt needs.
     """
     ListRecipes: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListRecipesRequest, _trainer_pb2.ListRecipesResponse]  # type: ignore[assignment]
     """Lists the recipes and their defaults."""
@@ -211,6 +219,16 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_trainer_pb2.UploadCheckpointFileResponse, _abc.Awaitable[_trainer_pb2.UploadCheckpointFileResponse]]:
         """Stores one file of a checkpoint for a worker that does not reach the object store. The first message says what is
         coming, the rest are its bytes. Only the worker of the job's newest claim may send.
+        """
+
+    @_abc_1.abstractmethod
+    def PermitTransfers(
+        self,
+        request: _trainer_pb2.PermitTransfersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.PermitTransfersResponse, _abc.Awaitable[_trainer_pb2.PermitTransfersResponse]]:
+        """Gives the worker of the job's newest claim short-lived permissions at the object store itself: to store files of its
+        checkpoints, each good for that content alone, and to read what its attempt needs.
         """
 
     @_abc_1.abstractmethod
