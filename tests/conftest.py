@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.databases.cluster import INSTALL, Cluster, binaries, running_cluster
 from tests.databases.kinds import Databases, Postgres, Sqlite
 
 KINDS = ("sqlite", "postgresql")
+DISTURBANCES = 10
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +21,23 @@ def postgres() -> Iterator[Cluster]:
         pytest.skip(f"NOT RUN: PostgreSQL is missing; {INSTALL}")
     with running_cluster() as cluster:
         yield cluster
+
+
+@pytest.fixture
+def disturbed(postgres: Cluster) -> Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]:
+    """Runs work while the server cuts every connection again and again, and is restarted in between."""
+
+    async def disturbed(work: Callable[[], Awaitable[None]]) -> None:
+        working = asyncio.ensure_future(work())
+        times = 0
+        while times < DISTURBANCES and not working.done():
+            await asyncio.wait({working}, timeout=0.2)
+            (postgres.restart if times % 5 == 2 else postgres.cut_all)()
+            times += 1
+        await working
+        assert times > 3, "it was over before it was disturbed"
+
+    return disturbed
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,10 @@
-"""Wakes watchers in this process early, by key; they still poll, for writers in other processes."""
+"""Wakes watchers early, by key; they still poll, for what nobody told."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -32,12 +32,33 @@ class Notifier:
 
     def __init__(self) -> None:
         self._subscribed: defaultdict[str, set[Changes]] = defaultdict(set)
+        self._carriers: list[Callable[[str], None]] = []
 
     def notify(self, *keys: str) -> None:
-        """Wakes everyone who is subscribed to one of the keys."""
+        """Wakes everyone who is subscribed to one of the keys, in other processes too where there is a carrier."""
+        self.wake(*keys)
+        for carry in self._carriers:
+            for key in keys:
+                carry(key)
+
+    def wake(self, *keys: str) -> None:
+        """Wakes those in this process alone."""
         for key in keys:
             for changes in self._subscribed.get(key, ()):
                 changes.notify()
+
+    def wake_all(self) -> None:
+        """For a carrier that may have missed something."""
+        self.wake(*self._subscribed)
+
+    @contextmanager
+    def carried(self, carry: Callable[[str], None]) -> Iterator[None]:
+        """Meanwhile `carry` gets every key that is notified here, and calls `wake` with those of elsewhere."""
+        self._carriers.append(carry)
+        try:
+            yield
+        finally:
+            self._carriers.remove(carry)
 
     @contextmanager
     def subscribe(self, key: str) -> Iterator[Changes]:

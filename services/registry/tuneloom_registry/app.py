@@ -18,6 +18,7 @@ from tuneloom_common.blob_cache import BlobCache
 from tuneloom_common.database import open_database
 from tuneloom_common.errors import TuneloomError
 from tuneloom_common.grpc import bind, build_server, run_until, stop_signals
+from tuneloom_common.notifier import Notifier
 from tuneloom_common.objects import ObjectStore
 from tuneloom_common.principals import Principals
 from tuneloom_common.receiving import Receiving
@@ -54,9 +55,14 @@ async def build(settings: RegistrySettings, stack: AsyncExitStack) -> RegistryAp
         limits=settings.database_limits,
     )
     stack.push_async_callback(database.dispose)
-    versions = VersionStore(database)
+    notifier = Notifier()
+    await stack.enter_async_context(database.relayed(notifier))
+    versions = VersionStore(database, notifier=notifier)
     builds = BuildStore(
-        database, lease=timedelta(seconds=settings.build_lease_seconds), max_attempts=settings.build_max_attempts
+        database,
+        lease=timedelta(seconds=settings.build_lease_seconds),
+        max_attempts=settings.build_max_attempts,
+        notifier=notifier,
     )
     record = ObjectStoreRecord(database)
     locked = settings.objects_put_if_absent == "database"

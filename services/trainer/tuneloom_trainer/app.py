@@ -63,6 +63,7 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
     )
     stack.push_async_callback(database.dispose)
     notifier, tokens = Notifier(), IssuedTokens()
+    await stack.enter_async_context(database.relayed(notifier))
     inboxes = Inboxes(tokens)
     store = JobStore(database, notifier=notifier)
     objects = ObjectStore(settings.objects_url, settings.s3)

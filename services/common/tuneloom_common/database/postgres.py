@@ -10,7 +10,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tuneloom_common.database.limits import Limits
+from tuneloom_common.database.relay import Relay
 from tuneloom_common.database.transactions import Database
+from tuneloom_common.notifier import Notifier
 
 CONNECT_SECONDS = 5
 RECYCLE_SECONDS = 1800
@@ -24,6 +26,7 @@ def postgres_database(url: URL, limits: Limits, *, service: str) -> Database:
     Writers see what was committed before each statement and lock what they read to change it; readers see one
     snapshot.
     """
+    arguments = _connect_arguments(url, limits, service)
     engine = create_async_engine(
         url.set(drivername="postgresql+psycopg"),
         isolation_level="READ COMMITTED",
@@ -32,10 +35,15 @@ def postgres_database(url: URL, limits: Limits, *, service: str) -> Database:
         pool_timeout=limits.lock_seconds,
         pool_pre_ping=True,
         pool_recycle=RECYCLE_SECONDS,
-        connect_args=_connect_arguments(url, limits, service),
+        connect_args=arguments,
     )
     reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    return Database(engine, reader)
+    _, parameters = engine.dialect.create_connect_args(url)
+
+    async def relay(notifier: Notifier) -> None:
+        await Relay(notifier, connect={**parameters, **arguments}, channel=service).run()
+
+    return Database(engine, reader, relay=relay)
 
 
 def wait_for_turn(connection: Connection, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tuneloom_common.database.failures import told_to_callers
+from tuneloom_common.notifier import Notifier
 
 T = TypeVar("T")
 
@@ -55,15 +56,22 @@ class Database:
     """`read` and `write` open one transaction each, which commits at the end of its block.
 
     A database that is away, busy or full raises Unavailable, from whatever statement met it.
-    `turn` is what writers of this process hold while they write, where the database knows only one writer.
+    `turn` is what writers of this process hold while they write, where the database knows only one writer; `relay`
+    carries a notifier's words to other processes until it is cancelled, where there may be any.
     """
 
     def __init__(
-        self, writer: AsyncEngine, reader: AsyncEngine, *, turn: AbstractAsyncContextManager[Any] | None = None
+        self,
+        writer: AsyncEngine,
+        reader: AsyncEngine,
+        *,
+        turn: AbstractAsyncContextManager[Any] | None = None,
+        relay: Callable[[Notifier], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._writer = writer
         self._reader = reader
         self._turn: AbstractAsyncContextManager[Any] = turn or nullcontext()
+        self._relay = relay
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
@@ -76,6 +84,19 @@ class Database:
         """All of it or, when the block raises or is cancelled, nothing."""
         async with self._turn, _transaction(self._writer) as transaction:
             yield transaction
+
+    @asynccontextmanager
+    async def relayed(self, notifier: Notifier) -> AsyncIterator[None]:
+        """Meanwhile other processes on this database are woken by what this one notifies, and the other way round."""
+        if self._relay is None:
+            yield
+            return
+        relaying = asyncio.create_task(self._relay(notifier))
+        try:
+            yield
+        finally:
+            relaying.cancel()
+            await asyncio.wait({relaying})
 
     async def dispose(self) -> None:
         await self._reader.dispose()
