@@ -1,5 +1,6 @@
 # The tuneloom command, the seed base model, and what makes a deployment's secrets. Without torch.
 #   docker build -f docker/cli.Dockerfile -t tuneloom/cli .
+# A new volume that is mounted below /secrets or /volumes belongs to this image's user, which the services share.
 # Read-only root: needs a tmpfs on /tmp and a volume on /var/lib/tuneloom.
 ARG BASE=python:3.11-slim-bookworm
 
@@ -26,7 +27,8 @@ LABEL org.opencontainers.image.title="tuneloom-cli" \
       org.opencontainers.image.revision="${REVISION}"
 RUN groupadd --gid 10001 tuneloom \
  && useradd --uid 10001 --gid 10001 --home-dir /var/lib/tuneloom --shell /usr/sbin/nologin tuneloom \
- && install -d -o 10001 -g 10001 -m 700 /var/lib/tuneloom
+ && cd / && install -d -o 10001 -g 10001 -m 700 var/lib/tuneloom secrets/registry secrets/trainer secrets/engine \
+      secrets/gateway secrets/postgres secrets/s3 volumes/objects volumes/postgres volumes/s3
 COPY LICENSE /usr/share/doc/tuneloom/LICENSE
 COPY --from=build /opt/tuneloom /opt/tuneloom
 COPY models/seed/weights /usr/share/tuneloom/seed

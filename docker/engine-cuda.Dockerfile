@@ -51,5 +51,5 @@ USER 10001:10001
 EXPOSE 8010
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python3", "-m", "tuneloom_common.probe", "http://127.0.0.1:8010/healthz"]
+    CMD ["python3", "-m", "tuneloom_common.probe", "http://127.0.0.1:8010/healthz", "TUNELOOM_ENGINE_TLS_CERTIFICATE"]
 ENTRYPOINT ["python3", "-m", "tuneloom_engine"]

@@ -110,9 +110,10 @@ def _file(wheel: dict[str, Any]) -> str:
 
 def _fits(wheel: str, minor: int) -> bool:
     """Whether CPython 3.`minor` on a Linux with glibc may install it."""
+    pure = {"py3"} | {f"py3{older}" for older in range(minor + 1)}
     stable_abi = {f"cp3{older}" for older in range(2, minor + 1)}
     for tag in parse_wheel_filename(wheel.replace("%2B", "+"))[3]:
-        python = tag.interpreter in (f"cp3{minor}", f"py3{minor}", "py3") and tag.abi in (f"cp3{minor}", "none", "abi3")
+        python = tag.interpreter in pure or (tag.interpreter == f"cp3{minor}" and tag.abi in (f"cp3{minor}", "none"))
         stable = tag.abi == "abi3" and tag.interpreter in stable_abi
         linux = re.fullmatch(r"any|(manylinux\w*|linux)_(x86_64|aarch64)", tag.platform) is not None
         if (python or stable) and linux:

@@ -45,5 +45,5 @@ USER 10001:10001
 EXPOSE 8021
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-m", "tuneloom_common.probe", "grpc://127.0.0.1:8021"]
+    CMD ["python", "-m", "tuneloom_common.probe", "grpc://127.0.0.1:8021", "TUNELOOM_REGISTRY_TLS_CERTIFICATE"]
 ENTRYPOINT ["python", "-m", "tuneloom_registry"]

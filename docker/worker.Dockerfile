@@ -50,6 +50,6 @@ USER 10001:10001
 STOPSIGNAL SIGTERM
 # Of the trainer; for a builder: grpc://127.0.0.1:8021.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-m", "tuneloom_common.probe", "grpc://127.0.0.1:8022"]
+    CMD ["python", "-m", "tuneloom_common.probe", "grpc://127.0.0.1:8022", "TUNELOOM_TRAINER_TLS_CERTIFICATE"]
 ENTRYPOINT ["python", "-m"]
 CMD ["tuneloom_trainer"]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tuneloom_cli.commands import chat, data, doctor, jobs, key, models
+from tuneloom_cli.commands import chat, data, doctor, jobs, key, models, secrets
 from tuneloom_cli.local import up
 from tuneloom_cli.terminal import errors, out
 
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("up")(up.up)
 app.command("down")(up.down)
 app.command("key")(key.key)
+app.command("secrets")(secrets.secrets)
 app.add_typer(data.app, name="data")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")

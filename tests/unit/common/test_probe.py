@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
 
+from tests.authority import Authority
 from tuneloom_common.grpc import bind, build_server
 from tuneloom_common.probe import problem
+from tuneloom_common.tls import ServerTls
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -43,3 +46,14 @@ async def test_grpc_must_say_that_it_serves() -> None:
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_nobody_there_is_a_problem(scheme: str) -> None:
     assert "does not answer" in problem(f"{scheme}://127.0.0.1:9")
+
+
+async def test_of_a_service_with_a_certificate_a_handshake_is_asked(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    server = await build_server(domain="example", services=[])
+    tls = ServerTls(authority.issue("service").pair, authority.path)  # it lets in nobody without a certificate
+    port = bind(server, "127.0.0.1:0", setting="NONE", tls=tls)
+    await server.start()
+    assert await asyncio.to_thread(problem, f"grpc://127.0.0.1:{port}", secured=True) == ""
+    await server.stop(None)
+    assert "does not answer" in await asyncio.to_thread(problem, f"grpc://127.0.0.1:{port}", secured=True)

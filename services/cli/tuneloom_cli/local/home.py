@@ -54,6 +54,25 @@ class Ports:
 
 
 @dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the services are called: host:port of gRPC, URLs of HTTP."""
+
+    gateway: str
+    engine_host: str
+    registry: str
+    trainer: str
+
+    @classmethod
+    def on_loopback(cls, ports: Ports) -> Addresses:
+        return cls(
+            gateway=f"http://127.0.0.1:{ports.gateway}",
+            engine_host=f"http://127.0.0.1:{ports.engine_host}",
+            registry=f"127.0.0.1:{ports.registry}",
+            trainer=f"127.0.0.1:{ports.trainer}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Home:
     """TUNELOOM_HOME, by default ~/.tuneloom."""
 
@@ -90,22 +109,25 @@ class Home:
 
     def prepare(self, ports: Ports) -> Connection:
         """Creates the directory and the keys on first use; keys outlive restarts."""
+        return self.connect_to(Addresses.on_loopback(ports))
+
+    def connect_to(self, addresses: Addresses) -> Connection:
+        """Keeps how these services are reached, with the keys of this home or, on first use, fresh ones."""
         self.make_private()
         known = json.loads(self.connection_file.read_bytes()) if self.connection_file.exists() else {}
         connection = Connection(
-            registry=f"127.0.0.1:{ports.registry}",
-            trainer=f"127.0.0.1:{ports.trainer}",
-            gateway=f"http://127.0.0.1:{ports.gateway}",
-            engine_host=f"http://127.0.0.1:{ports.engine_host}",
+            **asdict(addresses),
             service_token=known.get("service_token") or secrets.token_urlsafe(32),
             api_key=known.get("api_key") or f"tl-{secrets.token_urlsafe(24)}",
             keys=Keys.stored(known.get("keys") or {}),
         )
-        staged = self.connection_file.with_suffix(".part")
-        with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE), "w") as output:
-            json.dump({**known, **{name: asdict(connection)[name] for name in STORED}}, output, indent=1)
-        staged.replace(self.connection_file)
+        self.keep({**known, **stored(connection)})
         return connection
+
+    def keep(self, connection: dict[str, Any]) -> None:
+        """Writes connection.json."""
+        self.path.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIRECTORY)
+        write_private(self.connection_file, json.dumps(connection, indent=1))
 
     def make_private(self) -> None:
         """Creates the directory for its owner alone, and closes what an earlier release left open to others."""
@@ -116,3 +138,17 @@ class Home:
         for pattern in ("*.db*", "*.json", "up.lock", "logs/*.log"):
             for file in self.path.glob(pattern):
                 file.chmod(PRIVATE_FILE)
+
+
+def stored(connection: Connection) -> dict[str, Any]:
+    """What of a connection is kept."""
+    values = asdict(connection)
+    return {name: values[name] for name in STORED}
+
+
+def write_private(path: Path, text: str) -> None:
+    """All of it or nothing, and for the owner's eyes from its first byte."""
+    staged = path.with_suffix(".part")
+    with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE), "w") as output:
+        output.write(text)
+    staged.replace(path)
