@@ -28,7 +28,8 @@ LABEL org.opencontainers.image.title="tuneloom-cli" \
 RUN groupadd --gid 10001 tuneloom \
  && useradd --uid 10001 --gid 10001 --home-dir /var/lib/tuneloom --shell /usr/sbin/nologin tuneloom \
  && cd / && install -d -o 10001 -g 10001 -m 700 var/lib/tuneloom secrets/registry secrets/trainer secrets/engine \
-      secrets/gateway secrets/postgres secrets/s3 volumes/objects volumes/postgres volumes/s3
+      secrets/gateway secrets/postgres secrets/s3 volumes/home volumes/objects volumes/registry \
+      volumes/trainer volumes/postgres volumes/s3
 COPY LICENSE /usr/share/doc/tuneloom/LICENSE
 COPY --from=build /opt/tuneloom /opt/tuneloom
 COPY models/seed/weights /usr/share/tuneloom/seed

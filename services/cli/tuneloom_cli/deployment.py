@@ -51,6 +51,7 @@ def _secrets(directory: Path, connection: Connection, backends: Backends) -> Ite
         for setting, value in settings.items():
             yield directory / service / f"TUNELOOM_{service.upper()}_{setting}", value
     if backends.postgres:
+        yield directory / "postgres" / "postgres", _kept(directory / "postgres" / "postgres")
         for service in WITH_DATABASE:
             password = _kept(directory / "postgres" / service)
             yield directory / "postgres" / service, password
@@ -60,6 +61,7 @@ def _secrets(directory: Path, connection: Connection, backends: Backends) -> Ite
         pair = {name: _kept(directory / "s3" / name) for name in (ACCESS_KEY, SECRET_KEY)}
         for name, value in pair.items():
             yield directory / "s3" / name, value
+        yield directory / "s3" / "seaweedfs.json", _seaweedfs(pair)
         for service in STORING:
             yield directory / service / OBJECTS_CREDENTIALS, _credentials(pair)
 
@@ -93,3 +95,10 @@ def _credentials(pair: Mapping[str, str]) -> str:
     text = io.StringIO()
     file.write(text)
     return text.getvalue()
+
+
+def _seaweedfs(pair: Mapping[str, str]) -> str:
+    """The same pair as SeaweedFS wants to be told."""
+    credentials = [{"accessKey": pair[ACCESS_KEY], "secretKey": pair[SECRET_KEY]}]
+    actions = ["Admin", "Read", "Write", "List"]
+    return json.dumps({"identities": [{"name": "tuneloom", "credentials": credentials, "actions": actions}]})

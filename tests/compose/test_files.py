@@ -1,0 +1,70 @@
+"""The files of deploy/compose as compose reads them; no image is needed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.compose.stack import COMPOSE, installed
+
+FILES = {
+    "sqlite": ("compose.yaml",),
+    "cluster": ("compose.yaml", "cluster.yaml"),
+    "public": ("compose.yaml", "cluster.yaml", "public.yaml"),
+}
+PULLED = {"TUNELOOM_POSTGRES_IMAGE": "postgres@sha256:0", "TUNELOOM_S3_IMAGE": "seaweedfs@sha256:0"}
+
+
+@pytest.fixture(params=FILES)
+def services(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What compose makes of the files, tools included."""
+    command = installed()
+    if command is None:
+        pytest.skip("NOT RUN: no compose here; install docker-compose 1.29 or newer")
+    files = [part for name in FILES[request.param] for part in ("-f", str(COMPOSE / name))]
+    done = subprocess.run(
+        [*command, *files, "config"], env={**os.environ, **PULLED}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
+    return found
+
+
+def test_every_container_is_confined(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["read_only"], name
+        assert service["mem_limit"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert len(service["tmpfs"]) == len(set(service["tmpfs"])), name
+
+
+def test_only_the_gateway_may_leave_loopback(services: dict[str, Any]) -> None:
+    published = {name: service["ports"] for name, service in services.items() if service.get("ports")}
+    assert set(published) == {"gateway", "registry", "trainer"}
+    assert all("127.0.0.1" in str(ports) for ports in published.values())
+
+
+def test_each_service_sees_its_own_secrets_and_no_other(services: dict[str, Any]) -> None:
+    owners = {"builder": "registry", "worker": "trainer"}
+    for name, service in services.items():
+        seen = set(re.findall(r"secrets-(\w+)", str(service.get("volumes", ""))))
+        if name == "secrets":
+            assert seen
+        else:
+            assert seen <= {owners.get(name, name)}, name
+
+
+def test_what_can_be_set_is_in_the_example() -> None:
+    used = set()
+    for path in COMPOSE.glob("*.yaml"):
+        used |= set(re.findall(r"\$\{(TUNELOOM_\w+)", Path(path).read_text("utf-8")))
+    told = set(re.findall(r"^#(TUNELOOM_\w+)=", (COMPOSE / ".env.example").read_text("utf-8"), re.MULTILINE))
+    assert used - told == {"TUNELOOM_POSTGRES_IMAGE", "TUNELOOM_S3_IMAGE", "TUNELOOM_OBJECTS_PUT_IF_ABSENT"}
+    assert told <= used
