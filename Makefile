@@ -2,7 +2,7 @@
 SHELL := bash
 BIN := .venv/bin
 
-.PHONY: help install install-postgresql install-engine demo up check format test test-unit test-chaos protos base bench images clean
+.PHONY: help install install-postgresql install-engine demo up check format test test-unit test-chaos protos base bench images test-compose clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /|/' | column -t -s '|'
@@ -53,6 +53,9 @@ test-chaos: install-engine ## Faults while jobs train: on a cluster (FAULTS=200 
 bench: install ## A benchmark against its peers: make bench NAME=gateway (without NAME: those there are)
 	@if [ -n "$(NAME)" ]; then $(BIN)/python tests/benchmarks/$(NAME).py; else \
 	  for file in tests/benchmarks/[a-z]*.py; do echo "make bench NAME=$$(basename $$file .py): $$(head -1 $$file | tr -d '\"')"; done; fi
+
+test-compose: install ## Build the images and run the journey, restarts and an upgrade in containers (needs Docker)
+	@$(BIN)/pytest -q tests/compose
 
 images: ## Build the container images, one per part: make images PARTS="gateway cli" BASE=python:3.11-slim-bookworm TAG=dev
 	@$(if $(BASE),BASE=$(BASE)) $(if $(TAG),TAG=$(TAG)) docker/build $(PARTS)

@@ -70,7 +70,7 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
     await objects.check()
     registry = settings.open_registry()
     stack.push_async_callback(registry.close)
-    runs_dir, staging, recipes = settings.runs, settings.work_dir / "uploads", load_recipes()
+    runs_dir, staging, recipes = settings.work_dir / "runs", settings.work_dir / "uploads", load_recipes()
     shutil.rmtree(staging, ignore_errors=True)  # what a kill left half received
     staging.mkdir(parents=True, mode=0o700)
     launcher = LocalLauncher(

@@ -24,9 +24,6 @@ class TrainerSettings(GuardedSettings, RegistryAccess, DatabaseSettings, Objects
     port: int = Field(default=8022, ge=0, le=65535)
     database_url: SecretStr = SecretStr("sqlite+aiosqlite:///.tuneloom/trainer.db")
     work_dir: Path = Path(".tuneloom/trainer")
-    runs_dir: Path | None = None
-    """Where workers run and leave their logs; by default `runs` in `work_dir`. A trainer that sees the directory of
-    another one's workers can tell their logs."""
     blob_cache_dir: Path = Path(".tuneloom/blobs")
     """Shared by the registry, the trainer and the engine host of one machine."""
     blob_cache_bytes: int = Field(default=DEFAULT_MAX_BYTES, ge=0)
@@ -50,7 +47,3 @@ class TrainerSettings(GuardedSettings, RegistryAccess, DatabaseSettings, Objects
     """Workers that may be lost in a row, without progress, before a job fails."""
     log_json: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-    @property
-    def runs(self) -> Path:
-        return self.runs_dir or self.work_dir / "runs"
