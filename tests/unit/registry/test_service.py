@@ -1,5 +1,7 @@
 """The gRPC face of the registry: names, listings, aliases, watches, builds."""
 
+from __future__ import annotations
+
 import asyncio
 from pathlib import Path
 from typing import Any
