@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tests.chaos.blobs import Blobs
 from tests.chaos.load import Acknowledged
 from tuneloom_cli.clients import Services
-from tuneloom_client.job_events import JobEvent
+from tuneloom_client.job_events import JobEvent, StateChanged
 from tuneloom_client.jobs import Checkpoint, Job, JobState, Progress
 from tuneloom_common.errors import TuneloomError
 from tuneloom_common.kinds import Kind
@@ -65,6 +65,8 @@ async def _events(found: Verdict, services: Services, job: Job) -> None:
     found.events += len(events)
     sequences = [event.sequence for event in events]
     found.expect(sequences == list(range(1, len(events) + 1)), f"{job.name}: gaps or repeats in its events")
+    for twice in told_twice(events):
+        found.wrong.append(f"{job.name}: {twice} was told twice")
     told = {event.happening.step: event.happening for event in events if isinstance(event.happening, Checkpoint)}
     listed = {each.step: each.version for each in await services.trainer.checkpoints(job.name)}
     found.expect(set(told) == set(listed), f"{job.name}: told checkpoints {sorted(told)}, has {sorted(listed)}")
@@ -87,6 +89,24 @@ async def _results(found: Verdict, services: Services, job: Job) -> None:
     default = (await services.registry.model(job.output_model)).aliases.get(DEFAULT_ALIAS, 0)
     result = VersionName.parse(job.result_version).number
     found.expect(default == result, f"{job.output_model}: default is version {default}, the result {result}")
+
+
+def told_twice(events: Sequence[JobEvent]) -> list[str]:
+    """Checkpoints that were told more than once, and steps that one attempt reported more than once."""
+    twice, checkpoints, step = [], set(), 0
+    for event in events:
+        match event.happening:
+            case StateChanged(state=JobState.VALIDATING):
+                step = 0  # an attempt begins
+            case Checkpoint(step=saved, version=version):
+                if (saved, version) in checkpoints:
+                    twice.append(f"checkpoint {saved}")
+                checkpoints.add((saved, version))
+            case Progress(step=reported):
+                if reported <= step:
+                    twice.append(f"step {reported}")
+                step = reported
+    return twice
 
 
 def trained_again(events: Sequence[JobEvent]) -> list[int]:

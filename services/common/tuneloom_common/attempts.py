@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Generic, TypeVar
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from tuneloom_common.errors import Unavailable
 from tuneloom_common.notifier import Notifier
@@ -15,7 +14,7 @@ from tuneloom_common.patience import FIRST_PAUSE_SECONDS, error_line, patient
 from tuneloom_common.queue import LeaseLost
 
 POLL_SECONDS = 1.0
-PASSING = (SQLAlchemyError, Unavailable)
+PASSING = (Unavailable,)
 """What may be over in a moment: a database that is away, busy or full; another service that restarts."""
 
 T = TypeVar("T")

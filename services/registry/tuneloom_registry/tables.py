@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from tuneloom_common.database import Words
 from tuneloom_common.queue import lease_columns
 
 metadata = sa.MetaData()
@@ -72,8 +73,8 @@ builds = sa.Table(
     sa.Column("fence_scope", sa.String),
     sa.Column("fence_epoch", sa.Integer),
     sa.Column("state", sa.String),
-    sa.Column("error", sa.Text),
-    sa.Column("progress", sa.Text),
+    sa.Column("error", Words),
+    sa.Column("progress", Words),
     sa.Column("result_version", sa.String),
     sa.Column("cancel_requested", sa.Boolean),
     *lease_columns(),

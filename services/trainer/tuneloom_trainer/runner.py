@@ -12,7 +12,7 @@ import structlog
 
 from tuneloom_common.attempts import PASSING, Slots, patiently, while_held
 from tuneloom_common.disks import is_full
-from tuneloom_common.errors import NotFound, TuneloomError
+from tuneloom_common.errors import FailedPrecondition, NotFound, TuneloomError
 from tuneloom_common.notifier import Notifier
 from tuneloom_common.patience import FIRST_PAUSE_SECONDS, error_line
 from tuneloom_common.queue import LeaseLost, Retry
@@ -135,10 +135,13 @@ class Runner:
             await self._parts.launcher.clean(job.id)
 
     async def _stop_builds(self, job: Job) -> bool:
+        """Whether the registry has heard of it."""
         try:
             await self._parts.publisher.cancel(job)
-        except PASSING as error:
-            log.warning(f"the builds of {job.name} are not cancelled yet: {error_line(error)}", job=job.id)
+        except FailedPrecondition as error:  # it knows a later attempt than this store does
+            log.warning(f"the builds of {job.name} are not ours to cancel: {error}", job=job.id)
+        except TuneloomError as error:
+            log.warning(f"the builds of {job.name} are not cancelled yet: {error}", job=job.id)
             return False
         return True
 
@@ -158,7 +161,7 @@ class Runner:
                 try:
                     for job_id in await self._parts.launcher.kept():
                         await self._sweep_up(job_id)
-                except (*PASSING, OSError) as error:
+                except (TuneloomError, OSError) as error:
                     log.warning(f"cannot clean up, trying again later: {error_line(error)}")
                 await cancelled.wait(SWEEP_SECONDS)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from tuneloom_common.database import Words
 from tuneloom_common.queue import lease_columns
 
 metadata = sa.MetaData()
@@ -26,7 +27,7 @@ jobs = sa.Table(
     sa.Column("merge", sa.Boolean),
     sa.Column("promote", sa.Boolean),
     sa.Column("state", sa.String),
-    sa.Column("error", sa.Text),
+    sa.Column("error", Words),
     sa.Column("error_reason", sa.String),
     sa.Column("progress", sa.JSON(none_as_null=True)),
     sa.Column("result_version", sa.String),

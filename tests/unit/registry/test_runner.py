@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from tests.unit.registry.conftest import OpenRegistry, Registry, until
 from tuneloom_common.errors import NotFound, Unavailable
@@ -203,7 +202,7 @@ async def test_a_database_that_is_away_does_not_end_the_build(open_registry: Ope
     registry = await open_registry(build_command=command(GOOD))
     build = await queue(registry)
     succeed = registry.app.builds.succeed
-    troubles = [OperationalError("UPDATE", (), Exception("database is locked")) for _ in range(2)]
+    troubles = [Unavailable("the database is locked") for _ in range(2)]
 
     async def away_twice(*arguments: Any) -> Any:
         if troubles:

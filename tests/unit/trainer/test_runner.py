@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from tests.unit.trainer.conftest import BuildApp
 from tests.unit.trainer.fakes import FakeRegistry
@@ -24,8 +23,10 @@ from tests.unit.trainer.running import (
     until_state,
     worker_pid,
 )
+from tuneloom_common.errors import Unavailable
 from tuneloom_trainer.app import TrainerApp
 from tuneloom_trainer.jobs import Job, JobState
+from tuneloom_trainer.training_events import Note
 
 
 async def test_a_job_trains_publishes_and_succeeds(app: TrainerApp, registry: FakeRegistry, tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ async def test_a_database_that_is_away_ends_neither_worker_nor_job(
         database, write = app.store._database, app.store._database.write
 
         def away() -> Any:
-            raise OperationalError("UPDATE", (), Exception("the server is gone"))
+            raise Unavailable("the server is gone")
 
         database.write = away  # type: ignore[method-assign]
         await asyncio.sleep(2.5)  # longer than the lease
@@ -150,7 +151,8 @@ async def test_heartbeats_are_a_commit_per_job_and_quarter_lease(build_app: Buil
         beats.clear()
         began = asyncio.get_running_loop().time()
         for number in range(100):  # one job's news wake nobody else
-            await app.runner._queue.note(await app.store.get(jobs[0].id), f"{number}")
+            told = await app.store.get(jobs[0].id)
+            await app.runner._queue.append_events(told, [Note(text="x")], worker_sequence=1000 + number)
         await asyncio.sleep(1.0)
         quarters = (asyncio.get_running_loop().time() - began) / 0.5
     assert len(beats) <= 8 * (quarters + 1)

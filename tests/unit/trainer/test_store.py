@@ -227,10 +227,11 @@ async def test_events_are_numbered_from_one_without_gaps_whoever_writes(
     job = await claimed(queue)
     await queue.enter_running(job)
 
-    await asyncio.gather(
-        *(queue.append_events(job, [PROGRESS, Note(text="x")], worker_sequence=n) for n in range(8)),
-        store.request_pause(job_id),
-    )
+    async def tell() -> None:
+        for n in range(1, 9):
+            await queue.append_events(job, [PROGRESS, Note(text="x")], worker_sequence=2 * n)
+
+    await asyncio.gather(tell(), store.request_pause(job_id))
     await queue.finish(job, JobState.PAUSED)
     await store.resume(job_id)
 
@@ -251,6 +252,39 @@ async def test_progress_and_position_are_stored_together(store: JobStore, queue:
     found = await store.get(job.id)
     assert found.progress == Progress(step=2, loss=1.0)
     assert found.worker_sequence == 42
+
+
+async def test_what_is_repeated_because_its_answer_was_lost_is_told_once(
+    store: JobStore, queue: JobQueue, create: CreateJob
+) -> None:
+    await create()
+    job = await claimed(queue)
+    writes: list[Callable[[], Awaitable[None]]] = [
+        lambda: queue.append_events(job, [PROGRESS, Note(text="x")], worker_sequence=2),
+        lambda: queue.add_checkpoint(job, checkpoint(job, 10, "a")),
+        lambda: queue.set_result(job, "models/assistant/versions/1"),
+        lambda: queue.set_merged(job, "models/assistant/versions/2"),
+    ]
+    for write in writes:
+        await write()
+    told = await store.events_after(job.id, 0)
+
+    for write in writes:
+        await write()
+
+    assert await store.events_after(job.id, 0) == told
+    found = await store.get(job.id)
+    assert (found.result_version, found.merged_version) == (
+        "models/assistant/versions/1",
+        "models/assistant/versions/2",
+    )
+
+
+async def test_a_last_word_with_a_null_byte_ends_a_job(store: JobStore, queue: JobQueue, create: CreateJob) -> None:
+    await create()
+    job = await claimed(queue)
+    await queue.finish(job, JobState.FAILED, error="its last words:\x00 \ud800", reason="WHY")
+    assert (await store.get(job.id)).error == "its last words:\ufffd \ufffd"
 
 
 async def test_checkpoints_come_newest_first_and_a_step_has_one(

@@ -1,4 +1,8 @@
-"""Jobs as runners see them: claimed by lease, written under it, ended or put back."""
+"""Jobs as runners see them: claimed by lease, written under it, ended or put back.
+
+A database may lose its connection after a commit and before its answer, and then the same call comes again: what is
+told to watchers is told by the first alone.
+"""
 
 from __future__ import annotations
 
@@ -66,12 +70,14 @@ class JobQueue:
 
     async def append_events(self, job: Job, events: Sequence[EventBody], *, worker_sequence: int) -> None:
         """Stores worker events once: what they say and how far the worker was heard, in one transaction."""
-        values: dict[str, Any] = {"worker_sequence": worker_sequence}
+        values: dict[str, Any] = {}
         for body in events:
             if isinstance(body, Progress):
                 values["progress"] = body.model_dump(mode="json")
-        async with self._writing(job, **values) as db:
-            await append(db, job.id, events, now=self._clock())
+        async with self._writing(job) as db:
+            news = jobs.update().where(jobs.c.id == job.id, jobs.c.worker_sequence < worker_sequence)
+            if (await db.execute(news.values(worker_sequence=worker_sequence, **values))).rowcount:
+                await append(db, job.id, events, now=self._clock())
 
     async def enter_running(self, job: Job) -> None:
         """VALIDATING -> RUNNING, with everything it needs at hand; a job that was asked to stop stays as it is."""
@@ -88,6 +94,7 @@ class JobQueue:
         newest = await self.newest_checkpoint(job)
         async with self._writing(job, advanced=newest is None or checkpoint.step > newest.step) as db:
             same = sa.and_(checkpoints.c.job_id == job.id, checkpoints.c.step == checkpoint.step)
+            before = await db.scalar(sa.select(checkpoints.c.version).where(same))
             await db.execute(checkpoints.delete().where(same))
             await db.execute(
                 checkpoints.insert().values(
@@ -100,8 +107,9 @@ class JobQueue:
                     create_time=self._clock(),
                 )
             )
-            told = CheckpointRegistered(step=checkpoint.step, version=checkpoint.version, loss=checkpoint.loss)
-            await append(db, job.id, [told], now=self._clock())
+            if before != checkpoint.version:
+                told = CheckpointRegistered(step=checkpoint.step, version=checkpoint.version, loss=checkpoint.loss)
+                await append(db, job.id, [told], now=self._clock())
 
     async def newest_checkpoint(self, job: Job) -> Checkpoint | None:
         newest = await self.checkpoints(job, limit=1)
@@ -118,25 +126,17 @@ class JobQueue:
 
     async def set_result(self, job: Job, version: str) -> None:
         """Stores the registered adapter (or model)."""
-        async with self._writing(job, advanced=True, result_version=version) as db:
-            await append(db, job.id, [Note(text=f"registered {version}")], now=self._clock())
+        await self._set(job, jobs.c.result_version, version, told=f"registered {version}")
 
     async def set_merged(self, job: Job, version: str) -> None:
         """Stores the registered merged model."""
-        async with self._writing(job, advanced=True, merged_version=version) as db:
-            told = Note(text=f"merged, proved and registered {version}")
-            await append(db, job.id, [told], now=self._clock())
+        await self._set(job, jobs.c.merged_version, version, told=f"merged, proved and registered {version}")
 
     async def show_log(self, job: Job, tail: LogTail) -> None:
         """Lets every trainer read the end of the job's log."""
         async with self._database.write() as db:
             await self._queue.require(db, self._queue.held(job.lease).values(lease_epoch=job.lease_epoch))
             await write_log(db, job.id, tail)
-
-    async def note(self, job: Job, text: str) -> None:
-        """Tells a person something."""
-        async with self._writing(job) as db:
-            await append(db, job.id, [Note(text=text)], now=self._clock())
 
     async def finish(self, job: Job, state: JobState, *, error: str = "", reason: str = "") -> Job:
         """Leaves the leased states: to a final one or to PAUSED. A request that came in between wins."""
@@ -155,6 +155,13 @@ class JobQueue:
                 ended = await self._leave(db, job, JobState.QUEUED, error=error)
         self._notifier.notify(QUEUED)
         return ended
+
+    async def _set(self, job: Job, column: sa.Column[Any], version: str, *, told: str) -> None:
+        async with self._writing(job, advanced=True) as db:
+            other = sa.or_(column.is_(None), column != version)
+            changed = jobs.update().where(jobs.c.id == job.id, other).values({column: version})
+            if (await db.execute(changed)).rowcount:
+                await append(db, job.id, [Note(text=told)], now=self._clock())
 
     async def _leave(self, db: Transaction, job: Job, state: JobState, *, error: str, reason: str = "") -> Job:
         current = await read_job(db, job.id, lock=True)
