@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -101,7 +101,9 @@ class Principals:
         *,
         admin_token: SecretStr | None = None,
         issued: IssuedTokens | None = None,
+        elsewhere: Callable[[bytes], Awaitable[Principal | None]] | None = None,
     ) -> None:
+        self._elsewhere = elsewhere
         self._issued = issued or IssuedTokens()
         self._known = [
             (bytes.fromhex(entry.token_sha256), Principal(entry.id, frozenset(entry.scopes))) for entry in entries
@@ -112,6 +114,13 @@ class Principals:
 
     def __bool__(self) -> bool:
         return bool(self._known)
+
+    async def resolve(self, token: bytes) -> Principal | None:
+        """As `find`, and asks `elsewhere`, by its hash, for a token that is not known here."""
+        found = self.find(token)
+        if found is None and self._elsewhere is not None:
+            found = await self._elsewhere(hashlib.sha256(token).digest())
+        return found
 
     def find(self, token: bytes) -> Principal | None:
         """All hashes are compared, so the time tells nothing about which is close."""

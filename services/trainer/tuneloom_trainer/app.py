@@ -20,13 +20,13 @@ from tuneloom_common.errors import TuneloomError
 from tuneloom_common.grpc import bind, build_server, run_until, stop_signals
 from tuneloom_common.notifier import Notifier
 from tuneloom_common.objects import ObjectStore
-from tuneloom_common.principals import IssuedTokens, Principals
+from tuneloom_common.principals import IssuedTokens, Principal, Principals
 from tuneloom_common.receiving import Receiving
 from tuneloom_common.settings import load
 from tuneloom_common.work_dirs import held
 from tuneloom_trainer.attempts import Parts
 from tuneloom_trainer.bases import Bases
-from tuneloom_trainer.inboxes import Inboxes
+from tuneloom_trainer.inboxes import Inboxes, worker_of
 from tuneloom_trainer.job_logs import JobLogs
 from tuneloom_trainer.launchers.local import LocalLauncher
 from tuneloom_trainer.permissions import Permissions
@@ -35,7 +35,7 @@ from tuneloom_trainer.runner import Runner
 from tuneloom_trainer.service import SCOPES, TrainerService
 from tuneloom_trainer.settings import TrainerSettings
 from tuneloom_trainer.specs import load_recipes
-from tuneloom_trainer.store import JobQueue, JobStore
+from tuneloom_trainer.store import JobQueue, JobStore, Reports
 from tuneloom_trainer.submission import Submission
 
 SERVICE_NAME = "tuneloom.trainer.v1.TrainerService"
@@ -52,6 +52,7 @@ class TrainerApp:
     store: JobStore
     queue: JobQueue
     inboxes: Inboxes
+    reports: Reports
 
 
 async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
@@ -65,7 +66,7 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
     notifier, tokens = Notifier(), IssuedTokens()
     await stack.enter_async_context(database.relayed(notifier))
     inboxes = Inboxes(tokens)
-    store = JobStore(database, notifier=notifier)
+    store, reports = JobStore(database, notifier=notifier), Reports(database, notifier=notifier)
     objects = ObjectStore(settings.objects_url, settings.s3)
     await objects.check()
     registry = settings.open_registry()
@@ -88,6 +89,7 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
         ),
         recipes=recipes,
         inboxes=inboxes,
+        reports=reports,
         receiving=Receiving(
             objects,
             staging,
@@ -98,9 +100,14 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
         logs=JobLogs(launcher, store),
         permissions=Permissions(objects, settings.worker_permission_seconds, settings.max_upload_bytes),
     )
+
+    async def elsewhere(token_sha256: bytes) -> Principal | None:
+        lease = await reports.lease_of(token_sha256)
+        return worker_of(lease) if lease else None
+
     server = await build_server(
         domain="trainer.tuneloom",
-        principals=Principals(settings.principals, admin_token=settings.token, issued=tokens),
+        principals=Principals(settings.principals, admin_token=settings.token, issued=tokens, elsewhere=elsewhere),
         scopes=SCOPES,
         services=[
             (
@@ -126,7 +133,7 @@ async def build(settings: TrainerSettings, stack: AsyncExitStack) -> TrainerApp:
     runner = Runner(
         store=store, parts=parts, notifier=notifier, slots=settings.slots, lease_seconds=settings.lease_seconds
     )
-    return TrainerApp(server, port, runner, store, parts.queue, inboxes)
+    return TrainerApp(server, port, runner, store, parts.queue, inboxes, reports)
 
 
 async def serve(settings: TrainerSettings) -> None:

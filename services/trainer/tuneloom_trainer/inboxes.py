@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from tuneloom_common.errors import FailedPrecondition, PermissionDenied
 from tuneloom_common.principals import IssuedTokens, Principal
 from tuneloom_common.queue import Lease
+from tuneloom_trainer.store.reports import lease_lost
 from tuneloom_trainer.worker.protocol import Exited, LoggedEvent
 
 
@@ -35,7 +36,7 @@ class Inbox:
         async with self._turn:
             news = [event for event in events if event.sequence > self.told]
             if self._shut:
-                raise _lease_lost(self.lease)
+                raise lease_lost(self.lease)
             if news:
                 self._require_no_gap(news)
                 stored = asyncio.get_running_loop().create_future()
@@ -48,7 +49,7 @@ class Inbox:
         self._shut = True
         while not self._waiting.empty():
             if (waiting := self._waiting.get_nowait()) is not None and not waiting[1].done():
-                waiting[1].set_exception(_lease_lost(self.lease))
+                waiting[1].set_exception(lease_lost(self.lease))
 
     async def batches(self) -> AsyncIterator[list[LoggedEvent]]:
         """Events as they are told, until the inbox is closed. A batch counts as stored when the next is asked for."""
@@ -63,7 +64,7 @@ class Inbox:
                 yield news
             except BaseException:
                 if not stored.done():
-                    stored.set_exception(_lease_lost(self.lease))
+                    stored.set_exception(lease_lost(self.lease))
                     stored.exception()
                 raise
             self.told = news[-1].sequence
@@ -87,7 +88,8 @@ class Inbox:
 
 
 class Inboxes:
-    """Those of the attempts that this process runs. A worker's token is good for as long as its attempt's inbox."""
+    """Those of the attempts that this process runs. A worker's token is good for as long as its attempt's inbox;
+    `Reports` are for what workers tell other trainers."""
 
     def __init__(self, tokens: IssuedTokens | None = None) -> None:
         self._tokens = tokens or IssuedTokens()
@@ -95,7 +97,7 @@ class Inboxes:
 
     @contextmanager
     def open(self, lease: Lease) -> Iterator[Inbox]:
-        with self._tokens.issued(_worker(lease)) as token:
+        with self._tokens.issued(worker_of(lease)) as token:
             inbox = self._open[lease.id] = Inbox(lease, token)
             try:
                 yield inbox
@@ -104,22 +106,14 @@ class Inboxes:
                 if self._open.get(lease.id) is inbox:
                     del self._open[lease.id]
 
-    def of(self, lease: Lease, caller: Principal) -> Inbox:
-        """The inbox of an attempt that runs here; raises when it does not, or when the caller is another's worker."""
-        if not caller.allows("admin") and caller != _worker(lease):
+    def of(self, lease: Lease, caller: Principal) -> Inbox | None:
+        """The inbox of an attempt, None when it does not run here; raises when the caller is another's worker."""
+        if not caller.allows("admin") and caller != worker_of(lease):
             raise PermissionDenied(f"{caller.id} is not the worker of attempt {lease.epoch} of trainingJobs/{lease.id}")
         inbox = self._open.get(lease.id)
-        if inbox is None or inbox.lease != lease:
-            raise _lease_lost(lease)
-        return inbox
+        return inbox if inbox is not None and inbox.lease == lease else None
 
 
-def _worker(lease: Lease) -> Principal:
+def worker_of(lease: Lease) -> Principal:
+    """Whoever shows the token of an attempt."""
     return Principal(f"worker:{lease.id}:{lease.epoch}", frozenset({"trainer:report"}))
-
-
-def _lease_lost(lease: Lease) -> FailedPrecondition:
-    return FailedPrecondition(
-        f"trainingJobs/{lease.id}: no attempt {lease.epoch} runs here; its lease is lost, end the worker",
-        reason="LEASE_LOST",
-    )

@@ -54,13 +54,14 @@ def to_unsaved(new: NewJob) -> jobs_pb2.TrainingJob:
     )
 
 
-def from_report(request: trainer_pb2.ReportEventsRequest) -> list[LoggedEvent]:
-    """The events of a report; raises InvalidArgument naming the one that is none."""
+def from_report(request: trainer_pb2.ReportEventsRequest) -> list[tuple[LoggedEvent, str]]:
+    """The events of a report and their lines; raises InvalidArgument naming the one that is none."""
     events = []
-    for number, line in enumerate(request.events):
+    for number, told in enumerate(request.events):
         head = {"seq": request.first_sequence + number, "epoch": request.lease_epoch}
         try:
-            events.append(LoggedEvent.parse(json.dumps({**json.loads(line), **head}).encode()))
+            line = json.dumps({**json.loads(told), **head})
+            events.append((LoggedEvent.parse(line.encode()), line))
         except (ValueError, LookupError, TypeError) as error:
             field = f"events[{number}]"
             raise InvalidArgument(f"{field}: is not a worker's event ({error!r:.200})", field=field) from None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from tuneloom_common.errors import InvalidArgument, PermissionDenied
 from tuneloom_common.manifests import FileEntry
 from tuneloom_common.objects import ObjectStore
 from tuneloom_common.objects.permissions import Permission
-from tuneloom_trainer.inboxes import Inbox
 from tuneloom_trainer.jobs import Job
 
 MOST_FILES = 100
@@ -37,12 +36,12 @@ class Permissions:
         _require_few(files, "uploads")
         return [await self._upload(file, f"uploads[{number}]") for number, file in enumerate(files)]
 
-    async def downloads(self, job: Job, inbox: Inbox, files: Sequence[FileEntry]) -> list[Permitted]:
-        """Raises PermissionDenied for a blob that the attempt does not need."""
+    async def downloads(self, job: Job, goes_on_from: Collection[str], files: Sequence[FileEntry]) -> list[Permitted]:
+        """Raises PermissionDenied for a blob that the attempt does not need. See Inbox for `goes_on_from`."""
         _require_few(files, "downloads")
         if not files:
             return []
-        needed = set(inbox.goes_on_from)
+        needed = set(goes_on_from)
         for digest in (job.base.digest, job.dataset.digest):
             needed |= {file.sha256 for file in (await self.objects.read_manifest(digest)).files}
         for file in files:

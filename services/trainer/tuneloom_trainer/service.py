@@ -17,7 +17,7 @@ from tuneloom_trainer.inboxes import Inboxes
 from tuneloom_trainer.job_logs import JobLogs
 from tuneloom_trainer.permissions import Permissions
 from tuneloom_trainer.specs import Recipe
-from tuneloom_trainer.store import JobStore
+from tuneloom_trainer.store import JobStore, Reports
 from tuneloom_trainer.submission import Submission
 
 WATCH_POLL_SECONDS = 1.0
@@ -50,6 +50,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         submission: Submission,
         recipes: Mapping[str, Recipe],
         inboxes: Inboxes,
+        reports: Reports,
         receiving: Receiving,
         logs: JobLogs,
         permissions: Permissions,
@@ -60,6 +61,7 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         self._submission = submission
         self._recipes = recipes
         self._inboxes = inboxes
+        self._reports = reports
         self._receiving = receiving
 
     async def CreateTrainingJob(  # noqa: N802
@@ -146,16 +148,21 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.ReportEventsRequest, context: Any
     ) -> trainer_pb2.ReportEventsResponse:
         lease = Lease(_job_id(request.name), request.lease_epoch)
-        events = mapping.from_report(request)
-        inbox = self._inboxes.of(lease, caller.get())
-        return trainer_pb2.ReportEventsResponse(last_sequence=await inbox.report(events))
+        told = mapping.from_report(request)
+        if (inbox := self._inboxes.of(lease, caller.get())) is not None:
+            last = await inbox.report([event for event, _ in told])
+        else:
+            last = await self._reports.tell(lease, [(event.sequence, line) for event, line in told])
+        return trainer_pb2.ReportEventsResponse(last_sequence=last)
 
     async def UploadCheckpointFile(  # noqa: N802
         self, request_iterator: AsyncIterator[trainer_pb2.UploadCheckpointFileRequest], context: Any
     ) -> trainer_pb2.UploadCheckpointFileResponse:
         first = await self._receiving.next(request_iterator)
         file = first.file if first else trainer_pb2.CheckpointFile()
-        self._inboxes.of(Lease(_job_id(file.name, field="file.name"), file.lease_epoch), caller.get())
+        lease = Lease(_job_id(file.name, field="file.name"), file.lease_epoch)
+        if self._inboxes.of(lease, caller.get()) is None:
+            await self._reports.goes_on_from(lease)
         chunks = (part.chunk async for part in request_iterator)
         await self._receiving.take(Announced(file.sha256, file.size_bytes, field="file"), chunks)
         return trainer_pb2.UploadCheckpointFileResponse(sha256=file.sha256)
@@ -163,11 +170,12 @@ class TrainerService(trainer_pb2_grpc.TrainerServiceServicer):
     async def PermitTransfers(  # noqa: N802
         self, request: trainer_pb2.PermitTransfersRequest, context: Any
     ) -> trainer_pb2.PermitTransfersResponse:
-        job_id = _job_id(request.name)
-        inbox = self._inboxes.of(Lease(job_id, request.lease_epoch), caller.get())
+        lease = Lease(job_id := _job_id(request.name), request.lease_epoch)
+        inbox = self._inboxes.of(lease, caller.get())
+        more = inbox.goes_on_from if inbox is not None else await self._reports.goes_on_from(lease)
         uploads = await self._permissions.uploads(mapping.from_transfers(request.uploads))
         wanted = mapping.from_transfers(request.downloads)
-        downloads = await self._permissions.downloads(await self._store.get(job_id), inbox, wanted) if wanted else []
+        downloads = await self._permissions.downloads(await self._store.get(job_id), more, wanted) if wanted else []
         return trainer_pb2.PermitTransfersResponse(
             uploads=map(mapping.to_permission, uploads), downloads=map(mapping.to_permission, downloads)
         )

@@ -55,6 +55,22 @@ job_logs = sa.Table(
     sa.Column("text", sa.Text),
     sa.Column("truncated", sa.Boolean),
 )
+attempt_workers = sa.Table(
+    "attempt_workers",
+    metadata,
+    sa.Column("job_id", sa.String, primary_key=True),
+    sa.Column("lease_epoch", sa.Integer),
+    sa.Column("token_sha256", sa.String),
+    sa.Column("goes_on_from", sa.JSON),
+)
+worker_reports = sa.Table(
+    "worker_reports",
+    metadata,
+    sa.Column("job_id", sa.String, primary_key=True),
+    sa.Column("lease_epoch", sa.Integer, primary_key=True),
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("line", sa.Text),
+)
 checkpoints = sa.Table(
     "checkpoints",
     metadata,

@@ -20,9 +20,9 @@ from tests.unit.trainer.running import eventually, run_dir, running, submit, unt
 from tuneloom_client.trainer import TrainerClient
 from tuneloom_client.uploads import Upload
 from tuneloom_common import children
-from tuneloom_common.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated
+from tuneloom_common.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated, Unavailable
 from tuneloom_common.principals import PrincipalEntry
-from tuneloom_common.queue import Lease
+from tuneloom_common.queue import Lease, Retry
 from tuneloom_trainer.app import TrainerApp
 from tuneloom_trainer.inboxes import Inbox
 from tuneloom_trainer.jobs import Job, JobState, LogTail
@@ -40,24 +40,26 @@ CALLER = PrincipalEntry(
 class FarLauncher:
     """Prepares as here and runs the worker as on another machine: it has the trainer's address and its own token."""
 
-    def __init__(self, local: LocalLauncher, app: TrainerApp) -> None:
+    def __init__(self, local: LocalLauncher, app: TrainerApp, *, port: int = 0) -> None:
+        self._port = port or app.port
         self._local = local
         self._app = app
         self.children: list[children.Child] = []
 
     async def start(self, job: Job, inbox: Inbox, *, registered: Any) -> RemoteRun:
         directory = await self._local.prepare(job, registered=registered)
+        await self._app.reports.admit(inbox.lease, inbox.token)
         child = await children.spawn(
             [sys.executable, "-m", "tuneloom_trainer.worker.remote", str(directory), sys.executable, str(FAKE_WORKER)],
             log=directory / "remote.log",
-            env={ADDRESS_VARIABLE: f"127.0.0.1:{self._app.port}", TOKEN_VARIABLE: inbox.token},
+            env={ADDRESS_VARIABLE: f"127.0.0.1:{self._port}", TOKEN_VARIABLE: inbox.token},
         )
         self.children.append(child)
 
         async def end(grace_seconds: float) -> None:
             await child.stop(grace_seconds=grace_seconds)
 
-        return RemoteRun(inbox, self._local._objects, end=end)
+        return RemoteRun(inbox, self._local._objects, self._app.reports, end=end)
 
     async def log(self, job_id: str, *, since: int, max_bytes: int) -> LogTail | None:
         return None
@@ -126,6 +128,84 @@ async def test_a_far_worker_whose_lease_is_lost_ends_itself(
         await eventually(lambda: launcher.children[0].returncode is not None)
     assert launcher.children[0].returncode == 75
     assert "no attempt 1 runs here" in (run_dir(tmp_path, job) / "remote.log").read_text()
+
+
+@pytest.fixture
+async def other(build_app: BuildApp, app: TrainerApp, tmp_path: Path) -> TrainerApp:
+    """A second trainer on the same database; the workers of the first are given its address."""
+    other = await build_app(principals=(CALLER,), work_dir=tmp_path / "other", slots=0)
+    launcher = app.runner._parts.launcher
+    assert isinstance(launcher, FarLauncher)
+    launcher._port = other.port
+    return other
+
+
+async def test_a_far_worker_may_talk_to_a_trainer_that_does_not_run_its_attempt(
+    app: TrainerApp, other: TrainerApp, registry: FakeRegistry
+) -> None:
+    async with running(app):
+        job = await submit(app, registry, "wait", "crash", "succeed")
+        await until_checkpoint(other, job)
+        await other.store.request_pause(job.id)
+        await until_state(other, job, JobState.PAUSED)
+        await other.store.resume(job.id)
+        done = await until_state(app, job, JobState.SUCCEEDED)
+    assert done.lease_epoch == 3
+    events = await other.store.events_after(job.id, 0)
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+
+
+async def test_what_is_told_elsewhere_is_taken_once_in_order_and_under_the_lease(
+    app: TrainerApp, other: TrainerApp, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    job = await submit(app, registry, "succeed")
+    claimed = await app.queue.claim()
+    assert claimed is not None
+    payload = tmp_path / "weights"
+    payload.write_bytes(b"weights")
+    upload = await Upload.of(payload)
+    other.reports._heard_seconds = 0.1
+
+    with app.inboxes.open(claimed.lease) as inbox:
+        async with client(other, inbox.token) as trainer:
+
+            async def report(first: int, *events: str, epoch: int = claimed.lease_epoch) -> int:
+                return await trainer.report_events(job.id, lease_epoch=epoch, first_sequence=first, events=events)
+
+            with pytest.raises(Unauthenticated):
+                await report(1, NOTE)
+            await app.reports.admit(claimed.lease, inbox.token)
+            with pytest.raises(Unavailable, match="does not take in"):  # nobody listens yet
+                await report(1, NOTE, NOTE)
+            assert [sequence for sequence, _ in await app.reports.told(claimed.lease, after=0)] == [1, 2]
+            await app.queue.append_events(claimed, [], worker_sequence=2)
+            assert await report(1, NOTE, NOTE) == 2
+            with pytest.raises(FailedPrecondition, match="event 3 is missing"):
+                await report(4, NOTE)
+            with pytest.raises(PermissionDenied):
+                await report(3, NOTE, epoch=9)
+            await trainer.upload_checkpoint_file(job.id, lease_epoch=claimed.lease_epoch, upload=upload)
+            assert await app.reports.told(claimed.lease, after=2) == []
+            await app.reports.withdraw(claimed.lease)
+            with pytest.raises(Unauthenticated):
+                await report(3, NOTE)
+        async with client(other, "other") as stranger:
+            with pytest.raises(PermissionDenied):
+                await stranger.report_events(job.id, lease_epoch=1, first_sequence=1, events=[NOTE])
+
+
+async def test_a_worker_of_an_overtaken_attempt_hears_so_at_every_trainer(
+    app: TrainerApp, other: TrainerApp, registry: FakeRegistry
+) -> None:
+    job = await submit(app, registry, "succeed")
+    claimed = await app.queue.claim()
+    assert claimed is not None
+    with app.inboxes.open(claimed.lease) as inbox:
+        await app.reports.admit(claimed.lease, inbox.token)
+        await app.queue.put_back(claimed, Retry.STOPPED, "overtaken")
+        async with client(other, inbox.token) as trainer:
+            with pytest.raises(FailedPrecondition, match="no attempt 1 runs here"):
+                await trainer.report_events(job.id, lease_epoch=1, first_sequence=1, events=[NOTE])
 
 
 async def test_the_worker_itself_knows_no_token(app: TrainerApp, registry: FakeRegistry, tmp_path: Path) -> None:

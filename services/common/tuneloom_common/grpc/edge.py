@@ -43,9 +43,9 @@ class Edge(grpc.aio.ServerInterceptor):
         metadata = dict(handler_call_details.invocation_metadata or ())
         trace = str(metadata.get("x-request-id") or secrets.token_hex(8))
 
-        def admit() -> None:
+        async def admit() -> None:
             logging.request_id.set(trace)
-            caller.set(self._admit(method, metadata))
+            caller.set(await self._admit(method, metadata))
 
         async def fail(error: Exception, context: Any) -> None:
             if isinstance(error, grpc.aio.AbortError):
@@ -57,14 +57,14 @@ class Edge(grpc.aio.ServerInterceptor):
 
         async def unary(request: Any, context: Any) -> Any:
             try:
-                admit()
+                await admit()
                 return await inner(request, context)
             except Exception as error:
                 await fail(error, context)
 
         async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
             try:
-                admit()
+                await admit()
                 async for message in inner(request, context):
                     yield message
             except Exception as error:
@@ -86,12 +86,12 @@ class Edge(grpc.aio.ServerInterceptor):
         inner = handler.stream_stream
         return grpc.stream_stream_rpc_method_handler(stream, **codec)
 
-    def _admit(self, method: str, metadata: Mapping[str, Any]) -> Principal:
+    async def _admit(self, method: str, metadata: Mapping[str, Any]) -> Principal:
         """The caller, allowed to call the method."""
         if not self._principals or method.startswith(HEALTH):
             return EVERYBODY
         scheme, _, token = str(metadata.get("authorization", "")).partition(" ")
-        found = self._principals.find(token.encode()) if scheme == "Bearer" else None
+        found = await self._principals.resolve(token.encode()) if scheme == "Bearer" else None
         if found is None:
             raise errors.Unauthenticated(
                 "the service token is missing or wrong; send 'authorization: Bearer TOKEN' "

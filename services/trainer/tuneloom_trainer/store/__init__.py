@@ -5,5 +5,6 @@ Every public method is one short transaction. Cancelling and pausing are request
 
 from tuneloom_trainer.store.jobs import JobStore
 from tuneloom_trainer.store.queue import JobQueue
+from tuneloom_trainer.store.reports import Reports
 
-__all__ = ["JobQueue", "JobStore"]
+__all__ = ["JobQueue", "JobStore", "Reports"]
