@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from tests.chaos.verdict import Verdict, examine
 from tests.chaos.victims import sweep
 
 RECOVERY_SECONDS = 30.0
+PATIENCE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +69,18 @@ async def campaign(seed: int, names: list[str], jobs: int, directory: Path) -> b
 
 
 async def strike(cluster: Cluster, load: Load, names: list[str], chance: random.Random) -> list[Struck]:
-    """One fault after the other; one that finds nothing to hit is put off."""
+    """One fault after the other; one that finds nothing to hit is put off, and at last replaced by another."""
     struck: list[Struck] = []
+    missed: Counter[str] = Counter()
     waiting = list(names)
     while waiting:
         name = waiting.pop(0)
         load.more.set()
         what = await FAULTS[name].strike(cluster, chance)
         if not what:
-            waiting.insert(chance.randint(0, len(waiting)), name)
+            missed[name] += 1
+            again = name if missed[name] < PATIENCE else chance.choice(list(FAULTS))
+            waiting.insert(chance.randint(0, len(waiting)), again)
             continue
         over = time.monotonic()
         await cluster.answered()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -123,8 +124,9 @@ def plan(seed: int, count: int, only: Collection[str] = ()) -> list[str]:
 
 async def _found(cluster: Cluster, chance: random.Random, kind: Kind) -> Victim | None:
     """A process of a kind, waited for a while."""
-    for _ in range(int(AIM_SECONDS / 0.05)):
+    end = time.monotonic() + AIM_SECONDS
+    while time.monotonic() < end:
         if running := [each for each in victims(cluster.home.path) if each.kind is kind]:
             return chance.choice(running)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.01)
     return None

@@ -8,13 +8,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from tuneloom_common.settings import SECRETS_DIR
 
 MASK = "***"
 MIN_SECRET_CHARS = 8
 _SECRET_VARIABLE = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL")
 # The last ones are paths of private keys, which an operator must be told about.
 _PUBLIC_VARIABLE = re.compile(
-    r"SHA256|PRINCIPALS|_FILE$|_PATH$|_URL$|_SECONDS$|^TUNELOOM_\w+_(TLS|REGISTRY|ENGINE_HOST|TRAINER|CLIENT)_KEY$"
+    r"SHA256|PRINCIPALS|_FILE$|_PATH$|_DIR$|_URL$|_SECONDS$|^TUNELOOM_\w+_(TLS|REGISTRY|ENGINE_HOST|TRAINER|CLIENT)_KEY$"
 )
 # What follows is never a quote or a backslash, so that JSON stays JSON.
 _LOOKS_SECRET = re.compile(
@@ -45,12 +49,21 @@ class Redaction:
 
 
 def secrets_in(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The values of variables whose names say that they are secret: settings reach a service this way."""
+    """The values of variables, and of files that stand for variables, whose names say that they are secret: settings
+    reach a service this way."""
     return [
         value
-        for name, value in environment.items()
+        for name, value in {**_files_in(environment.get(SECRETS_DIR)), **environment}.items()
         if _SECRET_VARIABLE.search(name.upper()) and not _PUBLIC_VARIABLE.search(name.upper())
     ]
+
+
+def _files_in(directory: str | None) -> dict[str, str]:
+    files: dict[str, str] = {}
+    for path in Path(directory).iterdir() if directory and Path(directory).is_dir() else ():
+        with suppress(OSError, UnicodeDecodeError):
+            files[path.name] = path.read_text().strip()
+    return files
 
 
 def _masked(match: re.Match[str]) -> str:

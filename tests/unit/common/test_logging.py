@@ -109,3 +109,10 @@ def test_masks(text: str, masked: str | None) -> None:
 def test_secret_variables() -> None:
     environment = {"A_TOKEN": "t", "AWS_SECRET_ACCESS_KEY": "s", "API_KEY_SHA256S": "h", "HOME": "/", "KEY_FILE": "/k"}
     assert secrets_in(environment) == ["t", "s"]
+
+
+def test_files_that_stand_for_secret_variables(tmp_path: Path) -> None:
+    (tmp_path / "TUNELOOM_TRAINER_REGISTRY_TOKEN").write_text("from-a-file\n")
+    (tmp_path / "TUNELOOM_TRAINER_PORT").write_text("8022")
+    assert secrets_in({"TUNELOOM_SECRETS_DIR": str(tmp_path), "A_TOKEN": "t"}) == ["from-a-file", "t"]
+    assert secrets_in({"TUNELOOM_SECRETS_DIR": str(tmp_path / "none")}) == []
