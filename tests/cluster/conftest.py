@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -11,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.services import TOKEN, Backends, Cluster, running
+from tests.authority import HERE, Authority
+from tests.cluster.services import NAME, TOKEN, Backends, Cluster, running
 from tests.databases import cluster as postgresql
+from tests.s3.buckets import make_bucket
+from tests.s3.servers import NotRun, ceph
 from tuneloom_client.registry import RegistryClient
 from tuneloom_client.trainer import TrainerClient
 from tuneloom_client.versions import Version
@@ -25,11 +29,39 @@ ROW = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "co
 
 
 @pytest.fixture(scope="session")
-def backends(tmp_path_factory: pytest.TempPathFactory, postgres: postgresql.Cluster) -> Backends:
+def objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+    """The store's URL and what reaching it takes: a directory, or with CLUSTER_OBJECTS=s3 a server of its own."""
+    if os.environ.get("CLUSTER_OBJECTS") != "s3":
+        yield f"file://{tmp_path_factory.mktemp('shared')}/objects", {}
+        return
+    try:
+        with ceph.serving(tmp_path_factory.mktemp("ceph")) as server:
+            make_bucket(server, "cluster")
+            yield (
+                "s3://cluster/objects",
+                {
+                    "AWS_ENDPOINT_URL": server.endpoint,
+                    "AWS_ACCESS_KEY_ID": server.one.access,
+                    "AWS_SECRET_ACCESS_KEY": server.one.secret,
+                },
+            )
+    except NotRun as missing:
+        pytest.skip(f"NOT RUN: {missing}")
+
+
+@pytest.fixture(scope="session")
+def backends(
+    tmp_path_factory: pytest.TempPathFactory, postgres: postgresql.Cluster, objects: tuple[str, dict[str, str]]
+) -> Backends:
+    authority = Authority(tmp_path_factory.mktemp("certificates"))
+    url, environment = objects
     return Backends(
         registry_database=postgres.url(postgres.new_database()),
         trainer_database=postgres.url(postgres.new_database()),
-        objects=f"file://{tmp_path_factory.mktemp('shared')}/objects",
+        objects=url,
+        authority=authority,
+        files=authority.issue("cluster", hosts=[NAME, *HERE]),
+        environment=environment,
     )
 
 
@@ -58,14 +90,14 @@ class Clients:
 
 
 @pytest.fixture
-async def clients(cluster: Cluster) -> AsyncIterator[Clients]:
+async def clients(cluster: Cluster, backends: Backends) -> AsyncIterator[Clients]:
     async with AsyncExitStack() as stack:
 
         async def registry(address: str) -> RegistryClient:
-            return await stack.enter_async_context(RegistryClient.at(address, token=TOKEN))
+            return await stack.enter_async_context(RegistryClient.at(address, token=TOKEN, tls=backends.tls))
 
         async def trainer(address: str) -> TrainerClient:
-            return await stack.enter_async_context(TrainerClient.at(address, token=TOKEN))
+            return await stack.enter_async_context(TrainerClient.at(address, token=TOKEN, tls=backends.tls))
 
         first, second = cluster.registries
         one, two = cluster.trainers

@@ -1,4 +1,7 @@
-"""Two of each service as processes of their own, on one database and one object store, and nothing else in common."""
+"""Two of each service as processes of their own, on one database and one object store, and nothing else in common.
+
+They speak TLS, and show each other certificates, as in a cluster that trusts no network.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TOKEN, KEY = "cluster-token", "cluster-key"
+from tests.authority import Authority, Files
+from tuneloom_common.tls import PeerTls
+
+TOKEN, KEY, NAME = "cluster-token", "cluster-key", "tuneloom.internal"
 HERE = Path(__file__).parent
 START_SECONDS = 60.0
 LEASE_SECONDS = 2.0
@@ -23,12 +29,32 @@ LEASE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """What the services share. `environment` is what reaching the store takes."""
+    """What the services share. `environment` is what reaching the store takes, `files` is the certificate of all."""
 
     registry_database: str
     trainer_database: str
     objects: str
+    authority: Authority
+    files: Files
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tls(self) -> PeerTls:
+        """Of whoever calls a service."""
+        return PeerTls(str(self.authority.path), self.files.pair, NAME, "TUNELOOM_TEST_")
+
+    @property
+    def listening(self) -> dict[str, str]:
+        return {"TLS_CERTIFICATE": str(self.files.certificate), "TLS_KEY": str(self.files.key)}
+
+    @property
+    def calling(self) -> dict[str, str]:
+        return {
+            "REGISTRY_CA": str(self.authority.path),
+            "REGISTRY_CERTIFICATE": str(self.files.certificate),
+            "REGISTRY_KEY": str(self.files.key),
+            "REGISTRY_SERVER_NAME": NAME,
+        }
 
 
 class Service:
@@ -47,10 +73,6 @@ class Service:
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.address}"
 
     def start(self) -> None:
         """Returns at once; `await_answer` waits."""
@@ -148,7 +170,7 @@ def running(directory: Path, backends: Backends) -> Iterator[Cluster]:
     trainers = tuple(_trainer(directory, number, next(ports), backends, addresses) for number in (1, 2))
     engine = Service("engine", (sys.executable, str(HERE / "engine.py"), str(port := next(ports))), port, directory, {})
     gateways = tuple(
-        _gateway(directory, number, next(ports), registry.address, engine.url)
+        _gateway(directory, number, next(ports), backends, registry.address, f"http://{engine.address}")
         for number, registry in enumerate(registries, start=1)
     )
     cluster = Cluster(registries, trainers, gateways, gate)  # type: ignore[arg-type] # two of each
@@ -172,6 +194,8 @@ def _registry(directory: Path, number: int, port: int, backends: Backends, gate:
         directory / f"registry-{number}",
         port,
         backends.environment,
+        **backends.listening,
+        TLS_CLIENT_CA=str(backends.authority.path),
         TOKEN=TOKEN,
         DATABASE_URL=backends.registry_database,
         OBJECTS_URL=backends.objects,
@@ -189,6 +213,9 @@ def _trainer(directory: Path, number: int, port: int, backends: Backends, regist
         directory / f"trainer-{number}",
         port,
         backends.environment,
+        **backends.listening,
+        TLS_CLIENT_CA=str(backends.authority.path),
+        **backends.calling,
         TOKEN=TOKEN,
         DATABASE_URL=backends.trainer_database,
         OBJECTS_URL=backends.objects,
@@ -202,12 +229,14 @@ def _trainer(directory: Path, number: int, port: int, backends: Backends, regist
     )
 
 
-def _gateway(directory: Path, number: int, port: int, registry: str, engine: str) -> Service:
+def _gateway(directory: Path, number: int, port: int, backends: Backends, registry: str, engine: str) -> Service:
     return _service(
         "gateway",
         directory / f"gateway-{number}",
         port,
         {},
+        **backends.listening,
+        **backends.calling,
         API_KEY_SHA256S=hashlib.sha256(KEY.encode()).hexdigest(),
         REGISTRY_ADDRESS=registry,
         REGISTRY_TOKEN=TOKEN,

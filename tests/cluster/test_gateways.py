@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -10,18 +11,24 @@ import openai
 import pytest
 
 from tests.cluster.conftest import Clients, Library
-from tests.cluster.services import KEY, Cluster
+from tests.cluster.services import KEY, Backends, Cluster
 from tests.cluster.waiting import until
 
 SOON_SECONDS = 3.0
 
 
 @pytest.fixture
-async def gateways(cluster: Cluster) -> AsyncIterator[list[openai.AsyncOpenAI]]:
+async def gateways(cluster: Cluster, backends: Backends) -> AsyncIterator[list[openai.AsyncOpenAI]]:
+    trusted = ssl.create_default_context(cafile=backends.authority.path)
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
-                openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=KEY, max_retries=0)
+                openai.AsyncOpenAI(
+                    base_url=f"https://{gateway.address}/v1",
+                    api_key=KEY,
+                    max_retries=0,
+                    http_client=openai.DefaultAsyncHttpxClient(verify=trusted),
+                )
             )
             for gateway in cluster.gateways
         ]
