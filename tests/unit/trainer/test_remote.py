@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.authority import Authority
 from tests.unit.trainer.conftest import FAKE_WORKER, BuildApp
 from tests.unit.trainer.fakes import FakeRegistry
 from tests.unit.trainer.running import eventually, run_dir, running, submit, until_checkpoint, until_state
@@ -29,7 +30,7 @@ from tuneloom_trainer.jobs import Job, JobState, LogTail
 from tuneloom_trainer.launchers.local import LocalLauncher
 from tuneloom_trainer.launchers.remote import RemoteRun
 from tuneloom_trainer.worker.protocol import LoggedEvent
-from tuneloom_trainer.worker.remote import ADDRESS_VARIABLE, TOKEN_VARIABLE
+from tuneloom_trainer.worker.remote import ADDRESS_VARIABLE, TOKEN_VARIABLE, TRAINER_PREFIX
 
 NOTE = json.dumps({"type": "note", "text": "hello"})
 CALLER = PrincipalEntry(
@@ -42,6 +43,7 @@ class FarLauncher:
 
     def __init__(self, local: LocalLauncher, app: TrainerApp, *, port: int = 0) -> None:
         self._port = port or app.port
+        self.environment: dict[str, str] = {}
         self._local = local
         self._app = app
         self.children: list[children.Child] = []
@@ -52,7 +54,7 @@ class FarLauncher:
         child = await children.spawn(
             [sys.executable, "-m", "tuneloom_trainer.worker.remote", str(directory), sys.executable, str(FAKE_WORKER)],
             log=directory / "remote.log",
-            env={ADDRESS_VARIABLE: f"127.0.0.1:{self._port}", TOKEN_VARIABLE: inbox.token},
+            env={ADDRESS_VARIABLE: f"127.0.0.1:{self._port}", TOKEN_VARIABLE: inbox.token, **self.environment},
         )
         self.children.append(child)
 
@@ -106,6 +108,21 @@ async def test_a_far_worker_pauses_and_goes_on(app: TrainerApp, registry: FakeRe
         await app.store.request_pause(job.id)
         await until_state(app, job, JobState.PAUSED)
         await app.store.resume(job.id)
+        await until_state(app, job, JobState.SUCCEEDED)
+
+
+async def test_a_far_worker_speaks_tls(build_app: BuildApp, registry: FakeRegistry, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    mine, worker = authority.issue("trainer"), authority.issue("worker")
+    app = await build_app(tls_certificate=mine.certificate, tls_key=mine.key, tls_client_ca=authority.path)
+    parts = app.runner._parts
+    assert isinstance(parts.launcher, LocalLauncher)
+    far = FarLauncher(parts.launcher, app)
+    app.runner._parts = dataclasses.replace(parts, launcher=far)
+    shown = {"CA": authority.path, "CERTIFICATE": worker.certificate, "KEY": worker.key}
+    far.environment = {f"{TRAINER_PREFIX}{name}": str(path) for name, path in shown.items()}
+    async with running(app):
+        job = await submit(app, registry, "succeed")
         await until_state(app, job, JobState.SUCCEEDED)
 
 

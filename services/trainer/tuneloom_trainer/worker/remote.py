@@ -22,6 +22,7 @@ from tuneloom_common.errors import FailedPrecondition, PermissionDenied, Unauthe
 from tuneloom_common.manifests import FileEntry
 from tuneloom_common.objects import permissions
 from tuneloom_common.patience import patient
+from tuneloom_common.tls import PeerTls
 from tuneloom_trainer.events import EventTail
 from tuneloom_trainer.training_events import EventBody
 from tuneloom_trainer.worker.protocol import (
@@ -33,7 +34,9 @@ from tuneloom_trainer.worker.protocol import (
     events_file,
 )
 
-ADDRESS_VARIABLE = "TUNELOOM_WORKER_TRAINER_ADDRESS"
+TRAINER_PREFIX = "TUNELOOM_WORKER_TRAINER_"
+"""With CA, CERTIFICATE, KEY and SERVER_NAME, where the trainer speaks TLS."""
+ADDRESS_VARIABLE = f"{TRAINER_PREFIX}ADDRESS"
 TOKEN_VARIABLE = "TUNELOOM_WORKER_TOKEN"  # noqa: S105 - the name of a variable
 WORKER_LOG = "worker.log"
 TAIL_SECONDS = 0.2
@@ -132,9 +135,21 @@ def _line(event: EventBody | None) -> dict[str, object]:
     return {"type": "unknown"} if event is None else {"type": event.kind, **event.model_dump(mode="json")}
 
 
+def _tls() -> PeerTls | None:
+    """As a service's settings about its peer."""
+    told = {name: os.environ.get(TRAINER_PREFIX + name, "") for name in ("CA", "CERTIFICATE", "KEY", "SERVER_NAME")}
+    return PeerTls.of(
+        ca=told["CA"],
+        certificate=Path(told["CERTIFICATE"]) if told["CERTIFICATE"] else None,
+        key=Path(told["KEY"]) if told["KEY"] else None,
+        server_name=told["SERVER_NAME"],
+        setting=TRAINER_PREFIX,
+    )
+
+
 async def main(run_dir: Path, command: Sequence[str]) -> int:
     address, token = os.environ[ADDRESS_VARIABLE], os.environ.pop(TOKEN_VARIABLE)
-    async with TrainerClient.at(address, token=token) as trainer:
+    async with TrainerClient.at(address, token=token, tls=_tls(), setting=TRAINER_PREFIX) as trainer:
         return await Reporter(trainer, run_dir, command).run()
 
 
