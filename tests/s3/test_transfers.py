@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,22 @@ async def test_a_cancelled_download_leaves_no_thread_behind(
         await work
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("download")]
     assert not (tmp_path / "target").exists()
+
+
+async def test_uploads_that_nobody_goes_on_with_are_dropped_and_others_kept(
+    store: ObjectStore, url: str, options: S3Options
+) -> None:
+    requests, name = Requests(), "blobs/sha256/old"
+
+    def in_days(days: int) -> S3:
+        return S3(url, options, clock=lambda: datetime.now(UTC) + timedelta(days=days))
+
+    place = S3(url, options)
+    place.bucket.begin(requests, name)
+    for later, left in ((6, 1), (8, 0)):
+        # Signing with that clock would be refused: only the judgement is made then.
+        swept = in_days(later)
+        swept.bucket = place.bucket
+        await swept.sweep()
+        assert [begun.name for begun in place.bucket.uploads(requests, "blobs/")] == [name] * left
+    requests.close()

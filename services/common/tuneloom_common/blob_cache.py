@@ -17,10 +17,12 @@ from pathlib import Path
 
 from tuneloom_common.manifests import FileEntry
 from tuneloom_common.objects import ObjectStore
+from tuneloom_common.objects.downloads import PARTIAL
 from tuneloom_common.objects.files import materialize
 
 MARK = ".ok"
 DEFAULT_MAX_BYTES = 100 << 30
+ABANDONED_SECONDS = 24 * 3600.0
 LOCK_POLL_SECONDS = 0.02
 
 
@@ -71,6 +73,7 @@ class BlobCache:
         return _Lock(self._directory / f".lock-{sha256[:2]}")
 
     def _evict(self, *, keep: str) -> None:
+        self._forget_abandoned()
         entries = sorted(_entries(self._directory), key=lambda entry: entry[0])
         used = sum(size for _, size, _ in entries)
         for _, size, path in entries:
@@ -80,6 +83,13 @@ class BlobCache:
                 path.with_name(path.name + MARK).unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
                 used -= size
+
+    def _forget_abandoned(self) -> None:
+        """Beginnings of blobs that nobody wants any more."""
+        for path in self._directory.glob(f"*{PARTIAL}*"):
+            with _vanishing():
+                if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                    path.unlink()
 
 
 class _Lock:

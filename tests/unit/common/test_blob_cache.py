@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,16 @@ async def test_what_is_in_use_stays_usable_when_it_leaves(tmp_path: Path) -> Non
     cache = BlobCache(objects, tmp_path / "cache", max_bytes=1)
     outs = [await cache.materialize([entry], tmp_path / f"out{i}") for i, entry in enumerate(entries)]
     assert [(out / "a").stat().st_size for out in outs] == [1000] * 3
+
+
+async def test_beginnings_that_nobody_wants_any_more_leave(tmp_path: Path) -> None:
+    objects = Counting("memory://")
+    entry = await put(objects, tmp_path, b"hello")
+    cache = BlobCache(objects, tmp_path / "cache")
+    await cache.materialize([entry], tmp_path / "one")
+    old, new = (tmp_path / "cache" / f"{digit * 64}.part.fetching" for digit in "01")
+    for path, age in ((old, 25 * 3600), (new, 3600)):
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age, time.time() - age))
+    await cache.materialize([await put(objects, tmp_path, b"more")], tmp_path / "two")
+    assert (old.exists(), new.exists()) == (False, True)

@@ -28,6 +28,15 @@ class Part:
     etag: str
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A multipart upload that has not ended."""
+
+    name: str
+    upload: str
+    time: datetime
+
+
 class Bucket:
     """One bucket, by the address it has: `url` ends with its name or is its own host. Keys are below `prefix`."""
 
@@ -85,13 +94,16 @@ class Bucket:
         answer = requests.send("HEAD", self._sign("HEAD", name), ok=(404,))
         return int(answer.headers["content-length"]) if answer.status < 300 else None
 
-    def uploads(self, requests: Requests, name: str) -> list[str]:
-        """Ids of the multipart uploads of an object that have not ended, the newest first."""
+    def uploads(self, requests: Requests, name: str) -> list[Begun]:
+        """The multipart uploads that have not ended, the newest first, of objects whose names begin so."""
         query = {"uploads": "", "prefix": self.key(name), "max-uploads": str(LIST_LIMIT)}
         root = _xml(requests.send("GET", self._sign("GET", query=query)))
-        found = [(_text(one, "Initiated"), _text(one, "UploadId")) for one in _all(root, "Upload")
-                 if _text(one, "Key") == self.key(name)]  # fmt: skip
-        return [upload for _, upload in sorted(found, reverse=True)]
+        below = len(self.key("")) if self._prefix else 0
+        found = [
+            Begun(_text(one, "Key")[below:], _text(one, "UploadId"), datetime.fromisoformat(_text(one, "Initiated")))
+            for one in _all(root, "Upload")
+        ]
+        return sorted(found, key=lambda begun: begun.time, reverse=True)
 
     def begin(self, requests: Requests, name: str) -> str:
         return _text(_xml(requests.send("POST", self._sign("POST", name, {"uploads": ""}))), "UploadId")

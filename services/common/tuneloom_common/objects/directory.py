@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+from collections.abc import AsyncIterator
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import obstore
 from obstore.store import LocalStore
 
 from tuneloom_common.errors import NotFound, Unavailable
+from tuneloom_common.objects import reading
 from tuneloom_common.objects.creation import by_store
 from tuneloom_common.objects.faults import translated
 from tuneloom_common.objects.files import hash_file, sync
@@ -88,6 +90,9 @@ class Directory:
     async def overwrite(self, name: str, data: bytes) -> None:
         await obstore.put_async(self.store, name, data, use_multipart=False)
         await self._settle(name)
+
+    def stream(self, name: str) -> AsyncIterator[bytes]:
+        return reading.stream(self.store, name)
 
     async def upload(self, path: Path, name: str, *, sha256: str, size: int) -> None:
         await obstore.put_async(self.store, name, path)

@@ -16,9 +16,9 @@ from pathlib import Path
 from tuneloom_common.objects.progress import OnBytes
 from tuneloom_common.objects.requests import Read, Requests, Sink
 
-RANGE_BYTES = 8 << 20
+RANGE_BYTES = 16 << 20
 PIECE_BYTES = 1 << 20
-CONCURRENCY = 6
+CONCURRENCY = 8
 PARTIAL = ".fetching"
 RANGES = ".ranges"
 Get = Callable[[Requests, int, int, Sink], None]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import obstore
 from obstore.store import MemoryStore
 
+from tuneloom_common.objects import reading
 from tuneloom_common.objects.creation import by_store
 from tuneloom_common.objects.faults import translated
 from tuneloom_common.objects.identity import MARKER, new_identity
@@ -45,6 +47,9 @@ class Memory:
 
     async def overwrite(self, name: str, data: bytes) -> None:
         await obstore.put_async(self.store, name, data)
+
+    def stream(self, name: str) -> AsyncIterator[bytes]:
+        return reading.stream(self.store, name)
 
     async def upload(self, path: Path, name: str, *, sha256: str, size: int) -> None:
         await obstore.put_async(self.store, name, path)

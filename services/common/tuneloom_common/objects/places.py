@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlparse
@@ -44,6 +45,9 @@ class Place(Protocol):
 
     async def overwrite(self, name: str, data: bytes) -> None:
         """The same for what may be there."""
+
+    def stream(self, name: str) -> AsyncIterator[bytes]:
+        """The object's bytes; raises FileNotFoundError."""
 
     async def upload(self, path: Path, name: str, *, sha256: str, size: int) -> None:
         """Stores a file of which hash and size are known."""

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +17,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from tuneloom_common.errors import InvalidArgument, Unavailable
+from tuneloom_common.objects import reading
 from tuneloom_common.objects.bucket import Bucket
 from tuneloom_common.objects.creation import Create, by_store
 from tuneloom_common.objects.downloads import FileDownload
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 CHECK_SECONDS = 5.0
 SIGNED_SECONDS = 600
+ABANDONED = timedelta(days=7)
 KEYS_LAST = timedelta(seconds=1)
 """Then obstore asks again, and hears of a file that has changed."""
 ROLES = (
@@ -143,11 +145,20 @@ class S3:
             return bool(found)
         return False
 
+    async def sweep(self) -> None:
+        """Drops the parts of uploads that nobody has gone on with for long: they take room and are seen nowhere."""
+        if self.bucket.signer() is not None:
+            before = self._clock() - ABANDONED
+            await self.run(lambda requests: _drop_uploads(self.bucket, requests, before))
+
     async def create(self, name: str, data: bytes) -> bool:
         return await self._create(self.store, name, data)
 
     async def overwrite(self, name: str, data: bytes) -> None:
         await obstore.put_async(self.store, name, data, use_multipart=False)
+
+    def stream(self, name: str) -> AsyncIterator[bytes]:
+        return reading.in_ranges(self.store, name)
 
     async def upload(self, path: Path, name: str, *, sha256: str, size: int) -> None:
         if size <= PART_BYTES:
@@ -234,3 +245,9 @@ class S3:
             "token": found.session_token or None,
             "expires_at": datetime.now(UTC) + KEYS_LAST,
         }
+
+
+def _drop_uploads(bucket: Bucket, requests: Requests, before: datetime) -> None:
+    for begun in bucket.uploads(requests, "blobs/"):
+        if begun.time < before:
+            bucket.abort(requests, begun.name, begun.upload)

@@ -17,7 +17,7 @@ from tuneloom_common.errors import DataLoss, NotFound, TuneloomError, Unavailabl
 from tuneloom_common.manifests import FileEntry, Manifest
 from tuneloom_common.objects.creation import Lock, Store, under
 from tuneloom_common.objects.faults import WRONG
-from tuneloom_common.objects.files import CHUNK_BYTES, hash_file, materialize
+from tuneloom_common.objects.files import hash_file, materialize
 from tuneloom_common.objects.identity import Remembered, recognise
 from tuneloom_common.objects.permissions import Permission
 from tuneloom_common.objects.places import open_place
@@ -67,6 +67,7 @@ class ObjectStore:
                 if not self._locked:
                     put_if_absent = self._place.options.setting("PUT_IF_ABSENT")
                     await require_atomic_create(self._place.store, url=self.url, setting=put_if_absent)
+                await self._place.sweep()
             await recognise(self._place, remembered, url=self.url, setting=setting)
         except (BaseError, OSError) as error:
             raise self.translate(error) from error
@@ -144,10 +145,8 @@ class ObjectStore:
         """Streams a blob; raises DataLoss after the last byte when it is not what its name says."""
         hasher = hashlib.sha256()
         try:
-            answer = await obstore.get_async(self._store, _blob(sha256))
-            async for piece in answer.stream(min_chunk_size=CHUNK_BYTES):
-                data = bytes(piece)
-                hasher.update(data)
+            async for data in self._place.stream(_blob(sha256)):
+                await asyncio.to_thread(hasher.update, data)
                 yield data
         except FileNotFoundError:
             raise await self._absent(f"blob {sha256}") from None
@@ -235,9 +234,8 @@ class ObjectStore:
         """Whether what is stored now is right: a slow reader may have read what somebody else has replaced."""
         hasher = hashlib.sha256()
         try:
-            answer = await obstore.get_async(self._store, _blob(sha256))
-            async for piece in answer.stream(min_chunk_size=CHUNK_BYTES):
-                hasher.update(bytes(piece))
+            async for data in self._place.stream(_blob(sha256)):
+                await asyncio.to_thread(hasher.update, data)
         except (FileNotFoundError, BaseError, OSError):
             return False
         return hasher.hexdigest() == sha256

@@ -16,7 +16,7 @@ from tuneloom_common.objects.requests import Refused, Requests, Slice
 
 PART_BYTES = 16 << 20
 MOST_PARTS = 9_000
-CONCURRENCY = 6
+CONCURRENCY = 8
 TRIES = 3
 
 
@@ -53,7 +53,8 @@ class FileUpload:
 
     def _find(self, requests: Requests, file: BinaryIO) -> tuple[str, dict[int, Part]]:
         """An upload to go on with and its sound parts, or a new one."""
-        for upload in self.bucket.uploads(requests, self.name)[:1]:
+        for begun in self.bucket.uploads(requests, self.name)[:1]:
+            upload = begun.upload
             parts = self.bucket.parts(requests, self.name, upload)
             sound = {number: part for number, part in parts.items() if self._is_sound(file, part)}
             if len(sound) == len(parts):
