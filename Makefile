@@ -22,12 +22,13 @@ demo: install-engine ## From nothing to a fine-tuned, merged, proven and served 
 up: install-engine ## Start every service on this machine
 	@$(BIN)/tuneloom up
 
-check: install install-postgresql ## Lint, types, import rules, proto drift, slim imports, contracts of earlier releases
+check: install install-postgresql ## Lint, types, import rules, proto and lock drift, slim imports, contracts of earlier releases
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy protos/gen/tuneloom services examples/demo.py
 	@$(BIN)/lint-imports
 	@scripts/protos --check
+	@$(BIN)/python docker/lock.py --check
 	@$(BIN)/pytest -q tests/slim tests/contract
 
 format: install ## Format the code
@@ -54,8 +55,8 @@ bench: install ## A benchmark against its peers: make bench NAME=gateway (withou
 	@if [ -n "$(NAME)" ]; then $(BIN)/python tests/benchmarks/$(NAME).py; else \
 	  for file in tests/benchmarks/[a-z]*.py; do echo "make bench NAME=$$(basename $$file .py): $$(head -1 $$file | tr -d '\"')"; done; fi
 
-test-compose: install ## Build the images and run the journey, restarts and an upgrade in containers (needs Docker)
-	@$(BIN)/pytest -q tests/compose
+test-compose: install ## The journey, restarts and an upgrade in containers, images built (needs Docker): make test-compose SHORT=1
+	@$(BIN)/pytest -q tests/compose $(if $(SHORT),-m "not long")
 
 images: ## Build the container images, one per part: make images PARTS="gateway cli" BASE=python:3.11-slim-bookworm TAG=dev
 	@$(if $(BASE),BASE=$(BASE)) $(if $(TAG),TAG=$(TAG)) docker/build $(PARTS)

@@ -7,13 +7,14 @@ FROM ${BASE} AS build
 ARG PIP_INDEX_URL=https://pypi.org/simple
 ENV LIGHT=1
 RUN apt-get update && apt-get install -y --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
-COPY docker/install /usr/local/bin/install-part
+COPY docker/install-locked /usr/local/bin/
 COPY docker/locks/build.txt docker/locks/gateway.txt /locks/
-RUN --mount=type=bind,source=docker/wheels,target=/wheels install-part gateway --
+RUN --mount=type=bind,source=docker/wheels,target=/wheels install-locked gateway
 WORKDIR /source
+COPY docker/install-ours /usr/local/bin/
 COPY protos protos
 COPY services services
-RUN --mount=type=bind,source=docker/wheels,target=/wheels install-part -- \
+RUN --mount=type=bind,source=docker/wheels,target=/wheels install-ours \
     ./protos ./services/common ./services/client ./services/gateway
 
 FROM ${BASE}

@@ -6,13 +6,14 @@ ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 ARG PIP_INDEX_URL=https://pypi.org/simple
-COPY docker/install /usr/local/bin/install-part
+COPY docker/install-locked /usr/local/bin/
 COPY docker/locks/build.txt docker/locks/worker-cuda.txt /locks/
-RUN --mount=type=bind,source=docker/wheels,target=/wheels install-part worker-cuda --
+RUN --mount=type=bind,source=docker/wheels,target=/wheels install-locked worker-cuda
 WORKDIR /source
+COPY docker/install-ours /usr/local/bin/
 COPY protos protos
 COPY services services
-RUN --mount=type=bind,source=docker/wheels,target=/wheels install-part -- \
+RUN --mount=type=bind,source=docker/wheels,target=/wheels install-ours \
     ./protos ./services/common ./services/client ./services/data ./services/registry ./services/trainer
 
 FROM ${BASE}

@@ -8,13 +8,14 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 ARG PIP_INDEX_URL=https://pypi.org/simple
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
-COPY docker/install /usr/local/bin/install-part
+COPY docker/install-locked /usr/local/bin/
 COPY docker/locks/build.txt docker/locks/torch-cpu.txt docker/locks/worker.txt /locks/
-RUN --mount=type=bind,source=docker/wheels,target=/wheels install-part torch-cpu worker --
+RUN --mount=type=bind,source=docker/wheels,target=/wheels install-locked torch-cpu worker
 WORKDIR /source
+COPY docker/install-ours /usr/local/bin/
 COPY protos protos
 COPY services services
-RUN --mount=type=bind,source=docker/wheels,target=/wheels install-part -- \
+RUN --mount=type=bind,source=docker/wheels,target=/wheels install-ours \
     ./protos ./services/common ./services/client ./services/data ./services/registry ./services/trainer
 
 FROM ${BASE}

@@ -41,8 +41,8 @@ def compose() -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def files() -> tuple[str, ...]:
-    """The compose files of the module's stack."""
-    return ("compose.yaml",)
+    """The compose files of the module's stack: PostgreSQL and S3."""
+    return ("compose.yaml", "cluster.yaml")
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from openai import OpenAI
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "deploy" / "compose"
+STORES = ("postgres", "s3")
 SERVICES = ("registry", "builder", "trainer", "worker", "engine", "gateway")
 START_SECONDS = 300
 COMMAND_SECONDS = 400
@@ -79,10 +80,19 @@ class Stack:
             assert done.returncode == 0, f"{' '.join(arguments)}: {done.stdout.decode()}{done.stderr.decode()}"
         return done.stdout.decode()
 
+    @property
+    def services(self) -> tuple[str, ...]:
+        """What runs for as long as the installation does."""
+        return (*SERVICES, *(STORES if "cluster.yaml" in self.files else ()))
+
+    @property
+    def healthy(self) -> bool:
+        return all(self.health(service) == "healthy" for service in self.services)
+
     def up(self) -> None:
         """Starts everything and waits until every service is healthy and the seed model is stored."""
         self.compose("up", "-d")
-        self.wait(lambda: all(self.health(service) == "healthy" for service in SERVICES), START_SECONDS)
+        self.wait(lambda: self.healthy, START_SECONDS)
         self.wait(lambda: self.state("seed")["Status"] == "exited", START_SECONDS)
         assert self.state("seed")["ExitCode"] == 0, self.logs("seed")
 
@@ -122,7 +132,7 @@ class Stack:
     def wait(self, condition: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
-            states = {service: self.health(service) for service in SERVICES}
+            states = {service: self.health(service) for service in self.services}
             assert time.monotonic() < deadline, f"not within {seconds:.0f} s; {states}\n{self.logs('')[-6000:]}"
             time.sleep(1)
 

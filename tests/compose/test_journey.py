@@ -124,9 +124,9 @@ def test_nothing_is_lost_when_everything_is_restarted(stack: Stack, job: str, ro
     )
     second = submitted.split()[0]
     stack.wait(lambda: stack.jobs()[second]["state"] == "running", 120)
-    for service in SERVICES:
+    for service in stack.services:
         stack.compose("restart", "-t", "30", service)
-    stack.wait(lambda: all(stack.health(service) == "healthy" for service in SERVICES), 120)
+    stack.wait(lambda: stack.healthy, 180)
     stack.wait(lambda: stack.jobs()[second]["state"] in ("succeeded", "failed", "cancelled"), 400)
     found = json.loads(stack.cli("jobs", "show", second, "--json"))
     assert found["state"] == "succeeded", found
