@@ -126,14 +126,14 @@ class Stack:
     def health(self, service: str) -> str:
         return str(self.state(service).get("Health", {}).get("Status", ""))
 
-    def logs(self, service: str) -> str:
-        return self.compose("logs", "--no-color", service, check=False)
+    def logs(self, *services: str) -> str:
+        return self.compose("logs", "--no-color", *services, check=False)
 
     def wait(self, condition: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             states = {service: self.health(service) for service in self.services}
-            assert time.monotonic() < deadline, f"not within {seconds:.0f} s; {states}\n{self.logs('')[-6000:]}"
+            assert time.monotonic() < deadline, f"not within {seconds:.0f} s; {states}\n{self.logs()[-6000:]}"
             time.sleep(1)
 
 

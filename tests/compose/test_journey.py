@@ -103,6 +103,18 @@ def test_secrets_are_files_for_their_owner_alone(stack: Stack) -> None:
     assert set(modes.split("\n")) - {""} == {"600 10001"}
 
 
+def test_no_secret_is_in_any_log(stack: Stack, job: str) -> None:
+    """Of the keys of the installation and the passwords of its stores."""
+    read = "import pathlib; print(*(p.read_text() for p in pathlib.Path('/var/lib/tuneloom').glob('*.json')))"
+    keys = json.loads(stack.compose("run", "--rm", "-T", "--entrypoint", "python", "cli", "-c", read))
+    secrets = {keys["service_token"], keys["api_key"], *keys["keys"].values()}
+    for service, names in (("postgres", ("registry", "trainer", "postgres")), ("s3", ("access-key", "secret-key"))):
+        secrets |= {docker("exec", stack.container(service), "cat", f"/run/secrets/{name}") for name in names}
+    logged = stack.logs()
+    assert len(secrets) == 11
+    assert not [secret[:4] for secret in secrets if secret in logged]
+
+
 @pytest.mark.parametrize("service", LIGHT)
 def test_a_light_service_is_small_and_cannot_compute(stack: Stack, service: str) -> None:
     found = docker(
