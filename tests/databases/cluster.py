@@ -63,6 +63,20 @@ class Cluster:
 
     def start(self) -> None:
         """Returns when it answers. It dies with the thread that started it, which should be the main one."""
+        end = time.monotonic() + START_SECONDS
+        while True:
+            if self._server is None or self._server.poll() is not None:  # what it left behind may still be there
+                self._server = self._launched()
+            try:
+                with self.admin():
+                    return
+            except psycopg.OperationalError as error:
+                if time.monotonic() > end:
+                    told = (self._directory / "log").read_text(errors="replace")[-2000:]
+                    raise RuntimeError(f"PostgreSQL does not start ({error}): {told}") from error
+            time.sleep(0.02)
+
+    def _launched(self) -> subprocess.Popen[bytes]:
         settings = [
             f"port={self.port}",
             "listen_addresses=127.0.0.1",
@@ -71,7 +85,7 @@ class Cluster:
         ]
         options = [word for setting in settings for word in ("-c", setting)]
         with (self._directory / "log").open("ab") as log:
-            self._server = subprocess.Popen(
+            return subprocess.Popen(
                 [self._binaries / "postgres", "-D", self._directory / "data", *options],
                 **self._as,
                 cwd="/",
@@ -79,16 +93,6 @@ class Cluster:
                 stderr=log,
                 preexec_fn=_die_with_parent,
             )
-        end = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                with self.admin():
-                    return
-            except psycopg.OperationalError as error:
-                if self._server.poll() is not None or time.monotonic() > end:
-                    told = (self._directory / "log").read_text(errors="replace")[-2000:]
-                    raise RuntimeError(f"PostgreSQL does not start ({error}): {told}") from error
-            time.sleep(0.02)
 
     def stop(self) -> None:
         """At once, as `pg_ctl stop -m immediate`: what runs is lost, the next start recovers."""

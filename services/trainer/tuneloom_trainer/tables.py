@@ -52,7 +52,7 @@ job_logs = sa.Table(
     "job_logs",
     metadata,
     sa.Column("job_id", sa.String, primary_key=True),
-    sa.Column("text", sa.Text),
+    sa.Column("text", Words),
     sa.Column("truncated", sa.Boolean),
 )
 attempt_workers = sa.Table(

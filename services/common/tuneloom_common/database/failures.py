@@ -1,4 +1,5 @@
-"""A database that is away, busy or full, in words for callers. Mistakes of ours stay the errors they are.
+"""A database that is away, busy or full, or that a value does not fit into, in words for callers. Mistakes of ours
+stay the errors they are.
 
 Callers get a sentence without addresses or statements; the driver's own words go to the log.
 """
@@ -10,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from tuneloom_common.errors import Unavailable
+from tuneloom_common.errors import InvalidArgument, Unavailable
 from tuneloom_common.patience import error_line
 
 log = structlog.get_logger()
@@ -49,9 +50,11 @@ SQLSTATES = {
 
 @contextmanager
 def told_to_callers() -> Iterator[None]:
-    """Raises what may be over in a moment as Unavailable."""
+    """Raises what may be over in a moment as Unavailable, and what can never be stored as InvalidArgument."""
     try:
         yield
+    except DataError as error:
+        raise InvalidArgument(f"a value of this request cannot be stored: {error_line(error)}") from error
     except SQLAlchemyError as error:
         passing = _passing(error)
         if passing is None:
