@@ -20,7 +20,8 @@ from tuneloom_common.database import Transaction, utc
 FIRST_PAUSE = timedelta(seconds=1)
 LONGEST_PAUSE = timedelta(seconds=30)
 UNAVAILABLE_PAUSE = timedelta(seconds=2)
-DISK_FULL_PAUSE = timedelta(seconds=10)
+SHORTEST_FULL_PAUSE = timedelta(seconds=10)
+LONGEST_FULL_PAUSE = timedelta(minutes=10)
 UNAVAILABLE_PATIENCE = timedelta(hours=24)
 
 
@@ -36,7 +37,7 @@ class Retry(StrEnum):
     UNAVAILABLE = "unavailable"
     """A part it needs does not answer: another try soon, up to UNAVAILABLE_PATIENCE."""
     DISK_FULL = "disk full"
-    """As UNAVAILABLE, but an attempt may work for long before it finds no space: not quite as soon."""
+    """An attempt may work for long before it finds no space: not quite as soon, and only progress ends the wait."""
     LOST_WORKER = "lost worker"
     """Its worker died. Counted: an item whose every try kills a worker without getting further ends."""
 
@@ -57,6 +58,7 @@ def lease_columns() -> tuple[sa.Column[Any], ...]:
         sa.Column("failed_attempts", sa.Integer),
         sa.Column("ready_time", sa.DateTime(timezone=True)),
         sa.Column("unavailable_since", sa.DateTime(timezone=True)),
+        sa.Column("disk_full_since", sa.DateTime(timezone=True)),
     )
 
 
@@ -122,7 +124,7 @@ class LeasedQueue:
 
     def advanced(self, lease: Lease) -> sa.Update:
         """As `held`, for a write that is progress: the budget of tries begins anew."""
-        return self.held(lease).values(failed_attempts=0, unavailable_since=None)
+        return self.held(lease).values(failed_attempts=0, unavailable_since=None, disk_full_since=None)
 
     async def require(self, db: Transaction, statement: sa.Update) -> None:
         """Runs an update; raises LeaseLost when it applied to nothing."""
@@ -136,21 +138,27 @@ class LeasedQueue:
     async def retry(self, db: Transaction, lease: Lease, why: Retry) -> dict[str, Any] | None:
         """The columns to set when the item goes back to waiting, or None when it has used up its tries."""
         columns = self.table.c
-        query = sa.select(columns.failed_attempts, columns.unavailable_since).where(columns.id == lease.id)
+        counted = (columns.failed_attempts, columns.unavailable_since, columns.disk_full_since)
+        query = sa.select(*counted).where(columns.id == lease.id)
         row = (await db.execute(query)).one()
         now = self.clock()
         if why is Retry.STOPPED:
             return {"ready_time": None}
-        if why in (Retry.UNAVAILABLE, Retry.DISK_FULL):
-            since = utc(row.unavailable_since) if row.unavailable_since else now
-            if now - since > UNAVAILABLE_PATIENCE:
-                return None
-            pause = UNAVAILABLE_PAUSE if why is Retry.UNAVAILABLE else DISK_FULL_PAUSE
-            return {"ready_time": now + pause, "unavailable_since": since}
+        if why is Retry.UNAVAILABLE:
+            since = utc(row.unavailable_since or now)
+            return _unless_too_long(now - since, ready_time=now + UNAVAILABLE_PAUSE, unavailable_since=since)
+        if why is Retry.DISK_FULL:
+            since = utc(row.disk_full_since or now)
+            pause = min(LONGEST_FULL_PAUSE, max(SHORTEST_FULL_PAUSE, (now - since) / 10))
+            return _unless_too_long(now - since, ready_time=now + pause, disk_full_since=since)
         failed = row.failed_attempts + 1
         if failed >= self._max_attempts:
             return None
         return {"ready_time": now + pause_after(failed), "failed_attempts": failed}
+
+
+def _unless_too_long(waited: timedelta, **values: Any) -> dict[str, Any] | None:
+    return values if waited <= UNAVAILABLE_PATIENCE else None
 
 
 def pause_after(failed_attempts: int) -> timedelta:

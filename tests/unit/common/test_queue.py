@@ -8,9 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from tests.databases.kinds import Databases
-from tuneloom_common.database import Database, open_database
+from tuneloom_common.database import Database, open_database, utc
 from tuneloom_common.queue import (
-    DISK_FULL_PAUSE,
+    LONGEST_FULL_PAUSE,
+    SHORTEST_FULL_PAUSE,
     UNAVAILABLE_PATIENCE,
     UNAVAILABLE_PAUSE,
     Lease,
@@ -161,7 +162,9 @@ async def test_a_stop_of_the_runner_costs_nothing(world: World) -> None:
         assert await world.put_back(lease, Retry.STOPPED)
 
 
-@pytest.mark.parametrize(("why", "pause"), [(Retry.UNAVAILABLE, UNAVAILABLE_PAUSE), (Retry.DISK_FULL, DISK_FULL_PAUSE)])
+@pytest.mark.parametrize(
+    ("why", "pause"), [(Retry.UNAVAILABLE, UNAVAILABLE_PAUSE), (Retry.DISK_FULL, SHORTEST_FULL_PAUSE)]
+)
 async def test_what_is_away_or_full_is_tried_again_for_a_day(world: World, why: Retry, pause: timedelta) -> None:
     await world.add("a")
     lease = await world.claim()
@@ -190,3 +193,28 @@ async def test_a_claim_between_looking_and_taking_is_noticed(world: World) -> No
 
 def test_pauses_grow_up_to_a_limit() -> None:
     assert [pause_after(n).total_seconds() for n in (1, 2, 3, 4, 20)] == [0, 1, 2, 4, 30]
+
+
+async def test_only_progress_ends_the_wait_for_a_full_disk(world: World) -> None:
+    """An attempt that starts well, with everything at hand but space, is no progress."""
+    await world.add("a")
+    pauses = []
+    for _ in range(60):
+        lease = await world.claim()
+        assert lease is not None
+        await world.apply(world.queue.held(lease).values(unavailable_since=None))
+        if not await world.put_back(lease, Retry.DISK_FULL):
+            break
+        pauses.append(utc((await world.row("a")).ready_time) - world.now)
+        world.advance(max(pauses[-1], timedelta(minutes=30)))
+    assert (pauses[0], pauses[-1], len(pauses)) == (SHORTEST_FULL_PAUSE, LONGEST_FULL_PAUSE, 49)
+
+
+async def test_progress_ends_the_wait_for_a_full_disk(world: World) -> None:
+    await world.add("a")
+    for _ in range(3):
+        lease = await world.claim()
+        assert lease is not None
+        await world.apply(world.queue.advanced(lease))
+        assert await world.put_back(lease, Retry.DISK_FULL)
+        world.advance(UNAVAILABLE_PATIENCE)

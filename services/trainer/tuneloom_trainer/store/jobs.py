@@ -131,7 +131,7 @@ class JobStore:
             if job.state is not JobState.PAUSED:
                 raise FailedPrecondition(f"{job.name} is {job.state}; only a paused job can be resumed")
             job = await move(db, job, JobState.QUEUED, now=self._clock(), reason="resumed on request")
-            afresh = {"failed_attempts": 0, "ready_time": None, "unavailable_since": None}
+            afresh = {"failed_attempts": 0, "ready_time": None, "unavailable_since": None, "disk_full_since": None}
             await db.execute(jobs.update().where(jobs.c.id == job_id).values(**afresh))
             job = await read_job(db, job_id)
         self.notifier.notify(QUEUED, job.name)
