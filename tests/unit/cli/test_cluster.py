@@ -118,6 +118,9 @@ async def test_a_gateway_of_another_authority_is_named(cluster: Environment, tmp
     status, _, errors = await say(cluster | {"TUNELOOM_CLI_CA": str(other.path)}, "chat", "seed", "--message", "hi")
     assert status == 1
     assert "the gateway's certificate is not of the authority" in " ".join(errors.split())
+    status, _, errors = await say(cluster | {"TUNELOOM_CLI_CA": str(other.path)}, "models", "list")
+    assert status == 1
+    assert errors.startswith("error: the registry's certificate is not of the authority")
     bare = {name: value for name, value in cluster.items() if name.split("_")[-1] not in ("CERTIFICATE", "KEY")}
     bare["TUNELOOM_CLI_API_KEY"] = cluster["TUNELOOM_CLI_API_KEY"]
     status, _, errors = await say(bare, "chat", "seed", "--message", "hi")

@@ -22,8 +22,9 @@ class Pair:
     key: Path
 
     def load_into(self, context: ssl.SSLContext) -> None:
-        """Raises FailedPrecondition naming the file at fault."""
-        read(self.certificate), read(self.key)
+        """Raises FailedPrecondition naming the file at fault; warns of a key that others may read."""
+        for file in (self.certificate, self.key):
+            read(file)
         try:
             context.load_cert_chain(self.certificate, self.key, password=lambda: "")
         except ssl.SSLError as error:
@@ -33,11 +34,9 @@ class Pair:
                 f"{self.certificate} and {self.key} are not a whole certificate with its unencrypted key, as PEM "
                 f"({error.reason or type(error).__name__})"
             ) from None
-
-    def warn_if_readable(self) -> None:
-        """A private key is its owner's alone."""
-        mode = self.key.stat().st_mode & 0o777
-        if mode & OTHERS:
+        except OSError as error:  # replaced at this moment
+            raise _bad(f"{self.certificate} and {self.key} cannot be read ({error.strerror})") from None
+        if _mode(self.key) & OTHERS:
             log.warning(f"others on this machine may read the private key {self.key}; run: chmod 600 {self.key}")
 
 
@@ -46,8 +45,9 @@ def load_authority(context: ssl.SSLContext, path: Path) -> None:
     read(path)
     try:
         context.load_verify_locations(path)
-    except ssl.SSLError as error:
-        raise _bad(f"{path} holds no whole authority as PEM ({error.reason or type(error).__name__})") from None
+    except OSError as error:
+        problem = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        raise _bad(f"{path} holds no whole authority as PEM ({problem or type(error).__name__})") from None
 
 
 def read(path: Path) -> bytes:
@@ -55,6 +55,13 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise _bad(f"{path} cannot be read ({error.strerror})") from None
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except OSError:  # replaced at this moment; the next look sees the new one
+        return 0
 
 
 def _bad(message: str) -> FailedPrecondition:

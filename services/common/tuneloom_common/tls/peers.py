@@ -50,18 +50,11 @@ class PeerTls:
 
     def context(self) -> RenewedContext:
         """For HTTPS; raises FailedPrecondition when the files are bad now."""
-        self._warn()
         return RenewedContext.of(Renewed(self.files, self._context))
 
     def credentials(self) -> Renewed[grpc.ChannelCredentials]:
         """For gRPC; raises FailedPrecondition when the files are bad now."""
-        made = Renewed(self.files, self._credentials)
-        self._warn()
-        return made
-
-    def _warn(self) -> None:
-        if self.pair is not None:
-            self.pair.warn_if_readable()
+        return Renewed(self.files, self._credentials)
 
     def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -29,15 +29,24 @@ class ServerTls:
 
     def context(self) -> RenewedContext:
         """For HTTPS; raises FailedPrecondition when the files are bad now."""
-        self.pair.warn_if_readable()
         return RenewedContext.of(Renewed(self.files, self._context))
 
     def credentials(self) -> grpc.ServerCredentials:
         """For gRPC; raises FailedPrecondition when the files are bad now."""
         renewed = Renewed(self.files, self._configuration)
-        self.pair.warn_if_readable()
+        used = [renewed.get()]
+
+        def newer() -> grpc.ServerCertificateConfiguration | None:
+            """Asked by gRPC before each handshake; None: as before."""
+            if (newest := renewed.get()) is used[0]:
+                return None
+            used[0] = newest
+            return newest
+
         return grpc.dynamic_ssl_server_credentials(
-            renewed.get(), renewed.get, require_client_authentication=self.client_ca is not None
+            used[0],
+            newer,  # type: ignore[arg-type] # None is documented
+            require_client_authentication=self.client_ca is not None,
         )
 
     def _context(self) -> ssl.SSLContext:
