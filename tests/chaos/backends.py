@@ -23,14 +23,20 @@ class Restarted:
 
     def kill(self) -> None:
         """SIGKILL, and the same command again."""
-        for pid, command, environment in self._running():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            _await_end(pid)
+        for command, environment in self.end():
             subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
+
+    def end(self) -> list[tuple[list[str], dict[str, str]]]:
+        """SIGKILL; what ran."""
+        found = list(self._running())
+        for pid, _, _ in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            _await_end(pid)
+        return [(command, environment) for _, command, environment in found]
 
     def _running(self) -> Iterator[tuple[int, list[str], dict[str, str]]]:
         for entry in Path("/proc").iterdir():

@@ -133,6 +133,7 @@ async def standing(directory: Path) -> AsyncIterator[Cluster]:
         finally:
             for wire in cluster.wires:
                 await wire.close()
+            await asyncio.to_thread(cluster.objects.end)
 
 
 class _Plan:
