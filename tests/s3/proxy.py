@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
+
+from tests.authority import Files
 
 Harm = Literal["503", "500", "drop", "cut"] | None
 """An answer in the server's stead, no answer at all, or half of one."""
@@ -37,7 +40,8 @@ class Proxy:
 
 
 @contextmanager
-def proxying(endpoint: str) -> Iterator[Proxy]:
+def proxying(endpoint: str, *, tls: Files | None = None) -> Iterator[Proxy]:
+    """With a certificate, it is spoken to over TLS."""
     upstream = urlsplit(endpoint).netloc
 
     class Handler(BaseHTTPRequestHandler):
@@ -94,7 +98,11 @@ def proxying(endpoint: str) -> Iterator[Proxy]:
         def handle_error(self, request: object, client_address: object) -> None: ...
 
     with Quiet(("127.0.0.1", 0), Handler) as server:
-        proxy = Proxy(f"http://127.0.0.1:{server.server_port}")
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls.certificate, tls.key)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        proxy = Proxy(f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}")
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 import structlog
 
+from tests.authority import Authority
 from tests.object_store import put, read
 from tests.s3.conftest import QUICK
+from tests.s3.proxy import proxying
 from tests.s3.servers import Keys, Server, free_port
 from tuneloom_common.errors import InvalidArgument, TuneloomError, Unavailable
 from tuneloom_common.objects import ObjectStore
@@ -178,3 +181,28 @@ async def test_keys_that_are_exchanged_are_used_soon(
             except Unavailable:
                 await asyncio.sleep(0.2)
     assert await read(store, entry.sha256)
+
+
+async def test_over_tls_with_an_authority_of_ones_own(
+    server: Server, url: str, options: S3Options, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    with proxying(server.endpoint, tls=authority.issue("s3")) as proxy:
+        trusting = replace(options, endpoint=proxy.endpoint, ca_file=authority.path)
+        await start_registry(registry_settings(tmp_path, url, trusting, objects_ca_file=authority.path))
+        store = ObjectStore(url, trusting)
+        for content in (b"small", os.urandom(40 << 20)):
+            entry = await put(store, tmp_path, content)
+            assert await read(store, entry.sha256) == content
+            await store.fetch(entry, tmp_path / entry.sha256)
+        doubtful = replace(trusting, ca_file=None)
+        with pytest.raises(Unavailable, match="TUNELOOM_REGISTRY_OBJECTS_CA_FILE") as caught:
+            await start_registry(registry_settings(tmp_path, url, doubtful))
+        assert caught.value.reason == "OBJECTS_CERTIFICATE"
+        with pytest.raises(Unavailable, match="TUNELOOM_REGISTRY_OBJECTS_CA_FILE"):
+            await put(ObjectStore(url, doubtful, patience=QUICK), tmp_path, b"other")
+
+
+async def test_an_authority_that_is_no_file_is_named(url: str, options: S3Options, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=f"TUNELOOM_REGISTRY_OBJECTS_CA_FILE: {tmp_path}/none"):
+        await start_registry(registry_settings(tmp_path, url, options, objects_ca_file=tmp_path / "none"))

@@ -16,7 +16,7 @@ _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d+)")
 _BODYLESS = {"401": "AccessDenied", "403": "AccessDenied"}
 SKEW = timedelta(minutes=15)
-WRONG = frozenset({"OBJECTS_CREDENTIALS", "OBJECTS_CLOCK", "OBJECTS_BUCKET", "OBJECTS_ACCESS", "OBJECTS_REGION"})
+WRONG = frozenset(f"OBJECTS_{what}" for what in ("CREDENTIALS", "CLOCK", "BUCKET", "ACCESS", "REGION", "CERTIFICATE"))
 """Reasons that do not go away by waiting."""
 
 
@@ -81,6 +81,12 @@ def refused(refusal: Refusal, *, url: str, options: S3Options, now: datetime | N
             f"{options.setting('REGION')} or {options.setting('ENDPOINT')}",
             reason="OBJECTS_REGION",
         )
+    if code == "UntrustedCertificate":
+        return Unavailable(
+            f"{where}: the certificate of {endpoint} is not trusted; set {options.setting('CA_FILE')} to who signed "
+            f"it, or {options.setting('ENDPOINT')} to the name in it",
+            reason="OBJECTS_CERTIFICATE",
+        )
     if code == "Unreachable":
         return Unavailable(
             f"{where}: {endpoint} does not answer; see that it runs and that {options.setting('ENDPOINT')} is right",
@@ -105,6 +111,8 @@ def _refusal(text: str) -> Refusal:
         return Refusal(code)
     if "credentials" in text.lower() or "169.254.169.254" in text:
         return Refusal("NoCredentials")
+    if "InvalidCertificate" in text or "invalid peer certificate" in text:
+        return Refusal("UntrustedCertificate")
     if "HTTP error" in text or "error sending request" in text or "timed out" in text.lower():
         return Refusal("Unreachable")
     return Refusal(text.splitlines()[0][:120] if text else "nothing")

@@ -110,6 +110,8 @@ class Requests:
                 if answer.status < 300 or answer.status in ok:
                     return answer
                 problem = _refusal_of(answer)
+            except ssl.SSLCertVerificationError as error:
+                raise Refused(0, Refusal("UntrustedCertificate")) from error
             except NETWORK as error:
                 problem = Refused(0, Refusal("Unreachable"))
                 problem.__cause__ = error

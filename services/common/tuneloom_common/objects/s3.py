@@ -79,7 +79,7 @@ class S3:
 
     def _open(self, bucket_url: str, bucket: str, prefix: str) -> S3Store:
         below = bucket_url.endswith(f"/{bucket}")
-        ca_file = self.options.found_ca_file
+        authorities = self.options.authorities()
         return S3Store(
             bucket,
             prefix=prefix or None,
@@ -92,7 +92,7 @@ class S3:
                 "allow_http": bucket_url.startswith("http:"),
                 "timeout": timedelta(minutes=5),
                 "read_timeout": timedelta(seconds=30),
-                **({"root_certificate": ca_file.read_bytes()} if ca_file else {}),
+                **({"root_certificate": authorities} if authorities else {}),
             },
             retry_config={
                 "max_retries": self._patience.tries - 1,

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import field_validator
 
+from tuneloom_common.errors import InvalidArgument
 from tuneloom_common.objects.credentials import CredentialSource
 from tuneloom_common.settings import ServiceSettings
 
@@ -42,6 +43,16 @@ class S3Options:
     def found_ca_file(self) -> Path | None:
         found = self.ca_file or os.environ.get("AWS_CA_BUNDLE")
         return Path(found) if found else None
+
+    def authorities(self) -> str:
+        """What the file of authorities holds; empty without one."""
+        if (file := self.found_ca_file) is None:
+            return ""
+        try:
+            return file.read_text("ascii")
+        except (OSError, ValueError) as error:
+            what = error.strerror if isinstance(error, OSError) else "it is no PEM file"
+            raise InvalidArgument(f"{self.setting('CA_FILE')}: {file}: {what}") from None
 
     def credentials(self) -> CredentialSource:
         return CredentialSource(self.credentials_file, setting=self.setting("CREDENTIALS_FILE"))
