@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import secrets
 import shutil
@@ -20,11 +19,11 @@ import psycopg
 from psycopg import sql
 
 INSTALL = "install it with 'sudo apt-get install postgresql'"
-UNPRIVILEGED: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+USER, GROUP = "nobody", "nogroup"
+UNPRIVILEGED = ["setpriv", f"--reuid={USER}", f"--regid={GROUP}", "--clear-groups"]
 # A commit is in the kernel's hands before it is acknowledged, so it outlives the server, though not the machine.
 FAST = ["fsync=off", "full_page_writes=off", "shared_buffers=32MB", "max_connections=400"]
 START_SECONDS = 60.0
-_PR_SET_PDEATHSIG = 1
 
 
 def binaries() -> Path | None:
@@ -42,7 +41,7 @@ class Cluster:
     def __init__(self, binaries: Path, directory: Path) -> None:
         self._binaries = binaries
         self._directory = directory
-        self._as = UNPRIVILEGED if os.geteuid() == 0 else {}
+        self._as = UNPRIVILEGED if os.geteuid() == 0 else ["setpriv", "--no-new-privs"]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -50,14 +49,20 @@ class Cluster:
 
     def create(self) -> None:
         (self._directory / "sockets").mkdir()
-        if self._as:
+        if self._as is UNPRIVILEGED:
             for path in (self._directory, self._directory / "sockets"):
-                shutil.chown(path, self._as["user"], self._as["group"])
+                shutil.chown(path, USER, GROUP)
         locale = ["--encoding=UTF8", "--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en-US"]
-        initdb = [self._binaries / "initdb", "-D", self._directory / "data", "-U", "tuneloom", "--auth=trust"]
-        made = subprocess.run(
-            [*initdb, "--no-sync", *locale], **self._as, cwd="/", capture_output=True, text=True, check=False
-        )
+        initdb = [
+            *self._as,
+            self._binaries / "initdb",
+            "-D",
+            self._directory / "data",
+            "-U",
+            "tuneloom",
+            "--auth=trust",
+        ]
+        made = subprocess.run([*initdb, "--no-sync", *locale], cwd="/", capture_output=True, text=True, check=False)
         if made.returncode:
             raise RuntimeError(f"initdb failed: {made.stderr}")
 
@@ -84,15 +89,10 @@ class Cluster:
             *FAST,
         ]
         options = [word for setting in settings for word in ("-c", setting)]
+        # SIGQUIT is PostgreSQL's word for stopping at once.
+        command = [*self._as, "--pdeathsig=QUIT", self._binaries / "postgres", "-D", self._directory / "data"]
         with (self._directory / "log").open("ab") as log:
-            return subprocess.Popen(
-                [self._binaries / "postgres", "-D", self._directory / "data", *options],
-                **self._as,
-                cwd="/",
-                stdout=log,
-                stderr=log,
-                preexec_fn=_die_with_parent,
-            )
+            return subprocess.Popen([*command, *options], cwd="/", stdout=log, stderr=log)
 
     def stop(self) -> None:
         """At once, as `pg_ctl stop -m immediate`: what runs is lost, the next start recovers."""
@@ -161,8 +161,3 @@ def running_cluster() -> Iterator[Cluster]:
     finally:
         cluster.stop()
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _die_with_parent() -> None:
-    """SIGQUIT is PostgreSQL's word for stopping at once."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT, 0, 0, 0)

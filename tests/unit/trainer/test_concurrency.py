@@ -36,6 +36,7 @@ async def other(database_url: str) -> AsyncIterator[Database]:
     await database.dispose()
 
 
+@pytest.mark.parametrize("databases", ["postgresql"], indirect=True)
 async def test_sixteen_runner_processes_never_run_a_job_twice(
     store: JobStore, create: CreateJob, database_url: str, tmp_path: Path
 ) -> None:
@@ -98,11 +99,10 @@ async def test_the_same_request_to_two_trainers_makes_one_job(
     assert [event.sequence for event in await store.events_after(made[0].id, 0)] == [1]
 
 
+@pytest.mark.parametrize("databases", ["postgresql"], indirect=True)
 async def test_what_one_trainer_stores_wakes_runners_and_watchers_of_another(
     database: Database, other: Database, store: JobStore, create: CreateJob, clock: Clock
 ) -> None:
-    if "sqlite" in str(other._writer.url):
-        pytest.skip("one trainer has an SQLite database to itself")
     elsewhere = Notifier()
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(database.relayed(store.notifier))

@@ -12,7 +12,6 @@ from tests.unit.trainer.conftest import BuildApp, CreateJob
 from tests.unit.trainer.fakes import FakeRegistry
 from tests.unit.trainer.test_runner import running, submit, until_checkpoint, until_state
 from tuneloom_client.trainer import TrainerClient
-from tuneloom_common.database import Database
 from tuneloom_common.errors import Unavailable
 from tuneloom_common.patience import patient
 from tuneloom_trainer.app import TrainerApp
@@ -58,11 +57,10 @@ async def test_a_job_and_its_watcher_outlive_a_restart_and_cuts(
     await client.close()
 
 
+@pytest.mark.parametrize("databases", ["postgresql"], indirect=True)
 async def test_acknowledged_jobs_are_kept_and_made_once(
-    postgres: Cluster, disturbed: Disturbed, database: Database, create: CreateJob, store: JobStore
+    disturbed: Disturbed, create: CreateJob, store: JobStore
 ) -> None:
-    if "sqlite" in str(database._writer.url):
-        pytest.skip("there is no server to disturb")
     acknowledged: dict[str, str] = {}
 
     async def submit(request_id: str) -> None:
