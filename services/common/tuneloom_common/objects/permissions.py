@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 from tuneloom_common.errors import DataLoss, Unavailable
 from tuneloom_common.manifests import FileEntry
 from tuneloom_common.objects.downloads import FileDownload
-from tuneloom_common.objects.requests import Patience, Refused, Requests, Sink, Slice
+from tuneloom_common.objects.requests import Patience, Refused, Requests, Sink, Slice, in_thread
 
 LARGEST_BYTES = 5 << 30
 """What S3 takes in one request; larger files go the other way."""
@@ -56,16 +55,7 @@ async def download(permission: Permission, file: FileEntry, target: Path, *, pat
 
 
 async def _run(work: Callable[[Requests], T], patience: Patience | None) -> T:
-    requests = Requests(patience=patience)
-    task = asyncio.ensure_future(asyncio.to_thread(work, requests))
     try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        requests.stop()
-        await asyncio.wait({task})
-        task.exception()
-        raise
+        return await in_thread(work, Requests(patience=patience))
     except Refused as error:  # not the URL: it is a secret
         raise Unavailable(f"the object store does not take what it was permitted ({error.refusal.code})") from None
-    finally:
-        requests.close()

@@ -3,6 +3,7 @@ files, each repeated with growing, random pauses while repeating may help."""
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import random
 import ssl
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from tuneloom_common.objects.faults import Refusal, code_in
@@ -70,6 +71,7 @@ class Stopped(Exception):
 Read = Callable[[memoryview], int]
 """Fills a buffer with what comes next; 0 at the end."""
 Sink = Callable[[Read], None]
+T = TypeVar("T")
 Sign = Callable[[], tuple[str, Mapping[str, str]]]
 """URL and headers of a request, made anew for every try: signatures age."""
 
@@ -195,6 +197,20 @@ class Requests:
             with self._lock:
                 self._open.add(connection)
         return known[scheme, netloc]
+
+
+async def in_thread(work: Callable[[Requests], T], requests: Requests) -> T:
+    """Closes the connections at the end. A cancellation ends them, and waits for the thread."""
+    task = asyncio.ensure_future(asyncio.to_thread(work, requests))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        requests.stop()
+        await asyncio.wait({task})
+        task.exception()
+        raise
+    finally:
+        requests.close()
 
 
 def _refusal_of(answer: Answer) -> Refused:

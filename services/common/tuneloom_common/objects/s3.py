@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import S3Store
 
 from tuneloom_common.errors import InvalidArgument, Unavailable
 from tuneloom_common.objects import reading
 from tuneloom_common.objects.bucket import Bucket
+from tuneloom_common.objects.clients import open_client
 from tuneloom_common.objects.creation import Create, by_store
 from tuneloom_common.objects.downloads import FileDownload
 from tuneloom_common.objects.faults import Refusal, code_in, refused, translated
@@ -26,7 +26,7 @@ from tuneloom_common.objects.identity import MARKER, new_identity
 from tuneloom_common.objects.permissions import LARGEST_BYTES, Permission
 from tuneloom_common.objects.probe import binds_content
 from tuneloom_common.objects.progress import Progress
-from tuneloom_common.objects.requests import Patience, Refused, Requests, Sink
+from tuneloom_common.objects.requests import Patience, Refused, Requests, Sink, in_thread
 from tuneloom_common.objects.settings import S3Options
 from tuneloom_common.objects.uploads import PART_BYTES, FileUpload
 
@@ -75,35 +75,13 @@ class S3:
         self.bucket = Bucket(
             bucket_url, prefix=prefix, region=options.found_region, credentials=self._source, clock=clock
         )
-        self.store = self._open(bucket_url, parts.netloc, prefix)
-
-    def _open(self, bucket_url: str, bucket: str, prefix: str) -> S3Store:
-        below = bucket_url.endswith(f"/{bucket}")
-        authorities = self.options.authorities()
-        return S3Store(
-            bucket,
-            prefix=prefix or None,
-            config={
-                "endpoint": bucket_url.removesuffix(f"/{bucket}") if below else bucket_url,
-                "region": self.options.found_region,
-                "virtual_hosted_style_request": not below,
-            },
-            client_options={
-                "allow_http": bucket_url.startswith("http:"),
-                "timeout": timedelta(minutes=5),
-                "read_timeout": timedelta(seconds=30),
-                **({"root_certificate": authorities} if authorities else {}),
-            },
-            retry_config={
-                "max_retries": self._patience.tries - 1,
-                "retry_timeout": timedelta(seconds=60),
-                "backoff": {
-                    "init_backoff": timedelta(seconds=self._patience.first_seconds),
-                    "max_backoff": timedelta(seconds=self._patience.most_seconds),
-                    "base": 2,
-                },
-            },
-            credential_provider=self._provide if self._source.find() else None,
+        self.store = open_client(
+            bucket_url,
+            bucket=parts.netloc,
+            prefix=prefix,
+            options=options,
+            patience=self._patience,
+            provider=self._provide if self._source.find() else None,
         )
 
     async def check(self) -> str | None:
@@ -192,22 +170,13 @@ class S3:
         return self.bucket.permission("GET", name, seconds=seconds)
 
     async def run(self, work: Callable[[Requests], T]) -> T:
-        """In a thread; a cancellation ends its connections and waits for it."""
-        requests = Requests(ca_file=self.options.found_ca_file, patience=self._patience)
-        task = asyncio.ensure_future(asyncio.to_thread(work, requests))
+        """In a thread, with its refusal as an error of ours."""
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            requests.stop()
-            await asyncio.wait({task})
-            task.exception()
-            raise
+            return await in_thread(work, Requests(ca_file=self.options.found_ca_file, patience=self._patience))
         except Refused as error:
             if error.status == 404 and error.refusal.code in ("NoSuchKey", "404"):
                 raise FileNotFoundError(f"{self.url}: no such object") from None
             raise refused(error.refusal, url=self.url, options=self.options, now=self._clock()) from error
-        finally:
-            requests.close()
 
     def translate(self, error: Exception) -> Exception:
         return translated(error, url=self.url, options=self.options)
