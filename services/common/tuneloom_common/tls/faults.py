@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterator
 from enum import StrEnum, auto
 
-from tuneloom_common.tls.peers import PeerTls
+from tuneloom_common.tls.peers import SYSTEM, PeerTls
 
 REASON = "HANDSHAKE_FAILED"
 
@@ -62,8 +62,8 @@ def sentence(fault: Fault, what: str, *, tls: PeerTls | None, setting: str = "")
         case Fault.NOT_YET_VALID:
             return f"the {what}'s certificate is not valid yet; compare the clocks of both machines"
         case Fault.AUTHORITY:
-            known = f" {tls.ca}" if tls else "s this machine trusts"
-            return f"the {what}'s certificate is not of the authority{known}; set {setting}CA to the one that signed it"
+            known = f"the authority {tls.ca}" if tls and tls.ca != SYSTEM else "an authority this machine trusts"
+            return f"the {what}'s certificate is not of {known}; set {setting}CA to the one that signed it"
         case Fault.NAME:
             name = tls.server_name if tls and tls.server_name else "in its address"
             return (
