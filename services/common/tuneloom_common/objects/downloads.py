@@ -18,7 +18,7 @@ from tuneloom_common.objects.requests import Read, Requests, Sink
 
 RANGE_BYTES = 16 << 20
 PIECE_BYTES = 1 << 20
-CONCURRENCY = 8
+CONCURRENCY = 10
 PARTIAL = ".fetching"
 RANGES = ".ranges"
 Get = Callable[[Requests, int, int, Sink], None]

@@ -13,6 +13,7 @@ from tuneloom_common.errors import DataLoss, Unavailable
 from tuneloom_common.manifests import FileEntry
 from tuneloom_common.objects.downloads import FileDownload
 from tuneloom_common.objects.requests import Patience, Refused, Requests, Sink, Slice, in_thread
+from tuneloom_common.objects.settings import S3Options
 
 LARGEST_BYTES = 5 << 30
 """What S3 takes in one request; larger files go the other way."""
@@ -56,6 +57,6 @@ async def download(permission: Permission, file: FileEntry, target: Path, *, pat
 
 async def _run(work: Callable[[Requests], T], patience: Patience | None) -> T:
     try:
-        return await in_thread(work, Requests(patience=patience))
+        return await in_thread(work, Requests(ca_file=S3Options().found_ca_file, patience=patience))
     except Refused as error:  # not the URL: it is a secret
         raise Unavailable(f"the object store does not take what it was permitted ({error.refusal.code})") from None

@@ -155,6 +155,8 @@ class S3:
     async def download(self, name: str, target: Path, *, sha256: str, size: int) -> bool | None:
         if size <= PART_BYTES:
             return None
+        if (await obstore.head_async(self.store, name))["size"] != size:
+            return False
         with Progress(f"downloading {name} from {self.url}", size) as progress:
             download = FileDownload(self._ranges_of(name), target, sha256, size, on_bytes=progress.add)
             return await self.run(download.run)

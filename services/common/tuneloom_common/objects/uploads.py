@@ -16,7 +16,7 @@ from tuneloom_common.objects.requests import Refused, Requests, Slice
 
 PART_BYTES = 16 << 20
 MOST_PARTS = 9_000
-CONCURRENCY = 8
+CONCURRENCY = 10
 TRIES = 3
 
 
