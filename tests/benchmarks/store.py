@@ -1,9 +1,10 @@
 """What the stores of registry and trainer cost at 100 and at 10,000 versions, aliases, models, builds and jobs.
 
-`make bench NAME=store`: a minute. The larger databases also hold 1,000,000 events each, the smaller 10,000. Every use
+`make bench NAME=store`: minutes. The larger databases also hold 1,000,000 events each, the smaller 10,000. Every use
 is measured in turn on both; `peer` is the small size: nothing may cost more than twice as much at a hundred times the
-size. SQLite on the disk of the temporary directory. Of each use's wall times the lower quartile is taken, because other
-work on the machine only adds, and beside it the processor time. The last line is one JSON object, in milliseconds.
+size. First SQLite on the disk of the temporary directory, then a private PostgreSQL where one is installed, which syncs
+nothing to the disk here. Of each use's wall times the lower quartile is taken, because other work on the machine only
+adds, and beside it the processor time of the client. The last line is one JSON object, in milliseconds.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.benchmarks.stores.filled import EVENTS_PER_ITEM, HELD, MODEL, Stores, filled, manifest
+from tests.databases.cluster import binaries, running_cluster
+from tests.databases.kinds import Databases, Postgres, Sqlite
 from tuneloom_common.names import Reference
 
 SMALL, LARGE = 100, 10_000
@@ -110,8 +113,8 @@ async def measure(
         ]
 
 
-async def run(directory: Path) -> dict[str, list[Cost]]:
-    both = (await filled(SMALL, directory / "small"), await filled(LARGE, directory / "large"))
+async def run(databases: Databases) -> dict[str, list[Cost]]:
+    both = (await filled(SMALL, databases), await filled(LARGE, databases))
     found: dict[str, list[Cost]] = {}
     for _ in range(2):  # the first time warms up
         await measure(both, READS, REPEATS, found)
@@ -136,20 +139,29 @@ async def _drain(stores: Stores) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="store-benchmark-") as name:
-        found = asyncio.run(run(Path(name)))
-    print(f"{'milliseconds':26}{f'at {SMALL}':>12}{f'at {LARGE:,}':>12}{'ratio':>9}{'ratio of CPU':>14}")
-    ratios = {}
-    for use, (small, large) in found.items():
-        ratio = ratios[use] = Cost(large.wall / small.wall, large.cpu / small.cpu)
-        over = " over the goal" if max(ratio) > GOAL else ""
-        print(f"{use:26}{small.wall:12.2f}{large.wall:12.2f}{ratio.wall:9.2f}{ratio.cpu:14.2f}{over}")
+        results = {"sqlite": asyncio.run(run(Sqlite(Path(name), Path(name))))}
+    if binaries() is not None:
+        with running_cluster() as cluster:
+            results["postgresql"] = asyncio.run(run(Postgres(cluster, {})))
+    told = {}
+    for kind, found in results.items():
+        print(f"{f'{kind}, milliseconds':26}{f'at {SMALL}':>12}{f'at {LARGE:,}':>12}{'ratio':>9}{'ratio of CPU':>14}")
+        ratios = {}
+        for use, (small, large) in found.items():
+            ratio = ratios[use] = Cost(large.wall / small.wall, large.cpu / small.cpu)
+            over = " over the goal" if max(ratio) > GOAL else ""
+            print(f"{use:26}{small.wall:12.2f}{large.wall:12.2f}{ratio.wall:9.2f}{ratio.cpu:14.2f}{over}")
+        told[kind] = {
+            "ours": {use: _told(large) for use, (_, large) in found.items()},
+            "peer": {use: _told(small) for use, (small, _) in found.items()},
+            "ratio": {use: _told(ratio) for use, ratio in ratios.items()},
+        }
     print(
         json.dumps(
             {
                 "benchmark": "store",
-                "ours": {use: _told(large) for use, (_, large) in found.items()},
-                "peer": {use: _told(small) for use, (small, _) in found.items()},
-                "ratio": {use: _told(ratio) for use, ratio in ratios.items()},
+                **told["sqlite"],
+                **({"postgresql": told["postgresql"]} if "postgresql" in told else {}),
                 "peer_is": f"the same at {SMALL}",
                 "goal": GOAL,
                 "versions": {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version},

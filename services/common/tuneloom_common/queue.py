@@ -92,10 +92,13 @@ class LeasedQueue:
         """
         columns, now = self.table.c, self.clock()
         ready = sa.or_(columns.ready_time.is_(None), columns.ready_time <= now)
-        # One query a state: each walks the index of (state, sequence) up to the first that is due.
+        expired = columns.lease_expire_time < now
+        # One query a state: each walks the index of such items up to the first that is due. The state is written out,
+        # because a prepared statement with a parameter could be for any, and PostgreSQL would walk through all items.
         queries = [
-            *(sa.select(self.table).where(columns.state == state, ready) for state in self._waiting),
-            *(sa.select(self.table).where(columns.state == s, columns.lease_expire_time < now) for s in self._held),
+            sa.select(self.table).where(columns.state == sa.literal(state, literal_execute=True), due)
+            for states, due in ((self._waiting, ready), (self._held, expired))
+            for state in states
         ]
         found = []
         for query in queries:

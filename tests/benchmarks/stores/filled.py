@@ -1,4 +1,4 @@
-"""Databases of a given size, as years of use would leave them. SQLite, filled by SQL."""
+"""Databases of a given size, as years of use would leave them, filled by SQL."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from pathlib import Path
 
 import sqlalchemy as sa
 
-from tuneloom_common.database import Database, Transaction, open_database
+from tests.databases.kinds import Databases
+from tuneloom_common.database import Database, Limits, Transaction, open_database
 from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import FileEntry, Manifest
 from tuneloom_common.notifier import Notifier
@@ -24,6 +24,7 @@ EVENTS_PER_ITEM = 100
 HELD = 8
 QUEUED_SHARE = 2  # every second job or build waits, the others are done
 LEASE = timedelta(days=1)
+PATIENT = Limits(statement_seconds=600)
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 MODEL = "models/big"
 _NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count) "
@@ -45,19 +46,17 @@ class Stores:
             await database.dispose()
 
 
-async def filled(size: int, directory: Path) -> Stores:
-    directory.mkdir()
-    registry = await open_database(
-        f"sqlite+aiosqlite:///{directory}/registry.db", migrations="tuneloom_registry.migrations"
-    )
-    trainer = await open_database(
-        f"sqlite+aiosqlite:///{directory}/trainer.db", migrations="tuneloom_trainer.migrations"
-    )
+async def filled(size: int, databases: Databases) -> Stores:
+    registry = await open_database(databases.empty(), migrations="tuneloom_registry.migrations", limits=PATIENT)
+    trainer = await open_database(databases.empty(), migrations="tuneloom_trainer.migrations", limits=PATIENT)
     async with registry.write() as db:
         await _fill_versions(db, size)
         await _fill_builds(db, size)
     async with trainer.write() as db:
         await _fill_jobs(db, size)
+    for database in (registry, trainer):  # what PostgreSQL does by itself after a while
+        async with database.write() as db:
+            await db.execute(sa.text("ANALYZE"))
     notifier = Notifier()
     return Stores(
         size,
@@ -107,8 +106,8 @@ async def _fill_versions(db: Transaction, size: int) -> None:
             for parent, alias, number in aliases
         ],
     )
-    statement = "INSERT INTO model_events (sequence, model, alias, version) SELECT i, :model, 'default', 1 FROM n"
-    await db.execute(sa.text(_NUMBERS + statement), {"count": size * EVENTS_PER_ITEM, "model": MODEL})
+    statement = "INSERT INTO model_events (sequence, model, alias, version) SELECT i, 'models/big', 'default', 1 FROM n"
+    await db.execute(sa.text(_NUMBERS + statement), {"count": size * EVENTS_PER_ITEM})
     await db.execute(sa.text("UPDATE counters SET value = :value"), {"value": size * EVENTS_PER_ITEM})
 
 
@@ -171,12 +170,12 @@ async def _fill_jobs(db: Transaction, size: int) -> None:
             }
         )
     await db.execute(trainer_tables.jobs.insert(), rows)
-    body = '{"step": 1, "total_steps": 100, "loss": 1.5, "learning_rate": 0.1, "tokens_per_second": 1000.0}'
+    body = """'{"step"\\: 1, "total_steps"\\: 100, "loss"\\: 1.5, "tokens_per_second"\\: 1000.0}'"""
     events = (
         "INSERT INTO job_events (job_id, sequence, kind, body, create_time) "
-        "SELECT jobs.id, i, 'progress', :body, jobs.create_time FROM jobs, n"
+        f"SELECT jobs.id, i, 'progress', {body}, jobs.create_time FROM jobs, n"
     )
-    await db.execute(sa.text(_NUMBERS + events), {"count": EVENTS_PER_ITEM, "body": body})
+    await db.execute(sa.text(_NUMBERS + events).bindparams(count=EVENTS_PER_ITEM))
     rows = [
         {"job_id": f"job-{i:06}", "step": step, "version": f"{MODEL}/versions/1", "loss": 1.0, "create_time": NOW}
         for i in range(size)
