@@ -170,8 +170,8 @@ def running(directory: Path, backends: Backends) -> Iterator[Cluster]:
     trainers = tuple(_trainer(directory, number, next(ports), backends, addresses) for number in (1, 2))
     engine = Service("engine", (sys.executable, str(HERE / "engine.py"), str(port := next(ports))), port, directory, {})
     gateways = tuple(
-        _gateway(directory, number, next(ports), backends, registry.address, f"http://{engine.address}")
-        for number, registry in enumerate(registries, start=1)
+        _gateway(directory, number, next(ports), backends, registry, f"http://{engine.address}")
+        for number, registry in enumerate((registries[1].address, addresses), start=1)
     )
     cluster = Cluster(registries, trainers, gateways, gate)  # type: ignore[arg-type] # two of each
     everything = (engine, *cluster.services)

@@ -1,4 +1,4 @@
-"""Two gateways, each with a registry of its own, serve the same."""
+"""Two gateways, of which one knows the second registry alone and one both, serve the same."""
 
 from __future__ import annotations
 
@@ -79,6 +79,21 @@ async def test_a_new_version_is_served_by_both(
     await library.adapter("newcomer", base)
     for gateway in gateways:
         await until(answers(gateway, "newcomer", 1), seconds=SOON_SECONDS)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+async def test_a_registry_s_death_keeps_no_gateway_of_both_from_hearing_of_a_move(
+    cluster: Cluster, clients: Clients, library: Library, gateways: list[openai.AsyncOpenAI], number: int
+) -> None:
+    """Whichever of them its stream of changes comes from."""
+    model = f"orphan-{number}"
+    base = await library.base()
+    for salt in ("one", "two"):
+        await library.adapter(model, base, salt=salt)
+    assert await served(gateways[1], model) == f"models/{model}/versions/1"
+    cluster.registries[number].kill()
+    await clients.registries[1 - number].set_alias(f"models/{model}", "default", 2)
+    await until(answers(gateways[1], model, 2), seconds=2 * SOON_SECONDS)
 
 
 async def test_either_may_die(
