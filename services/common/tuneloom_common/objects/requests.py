@@ -85,6 +85,7 @@ class Requests:
         self._local = threading.local()
         self._open: set[http.client.HTTPConnection] = set()
         self._lock = threading.Lock()
+        self._context: ssl.SSLContext | None = None
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -182,15 +183,21 @@ class Requests:
                 sock.sendall(piece)
                 left -= len(piece)
 
+    def _trust(self) -> ssl.SSLContext:
+        """One for all connections: reading the system's authorities takes its time."""
+        with self._lock:
+            if self._context is None:
+                self._context = ssl.create_default_context()
+                if self._ca_file:
+                    self._context.load_verify_locations(self._ca_file)
+            return self._context
+
     def _connection(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
         known: dict[tuple[str, str], http.client.HTTPConnection] = self._local.__dict__.setdefault("known", {})
         if (scheme, netloc) not in known:
             connection: http.client.HTTPConnection
             if scheme == "https":
-                context = ssl.create_default_context()
-                if self._ca_file:
-                    context.load_verify_locations(self._ca_file)
-                connection = http.client.HTTPSConnection(netloc, timeout=SOCKET_SECONDS, context=context)
+                connection = http.client.HTTPSConnection(netloc, timeout=SOCKET_SECONDS, context=self._trust())
             else:
                 connection = http.client.HTTPConnection(netloc, timeout=SOCKET_SECONDS)
             known[scheme, netloc] = connection
