@@ -11,7 +11,8 @@ import structlog
 
 from tests.databases.cluster import Cluster
 from tuneloom_common.database import Database, open_database
-from tuneloom_common.errors import Unavailable
+from tuneloom_common.errors import InvalidArgument, Unavailable
+from tuneloom_registry.tables import fences
 
 REGISTRY = "tuneloom_registry.migrations"
 COUNT = sa.text("SELECT count(*) FROM fences")
@@ -131,3 +132,13 @@ async def test_a_reader_sees_one_snapshot(database: Database) -> None:
         async with database.write() as writing:
             await writing.execute(INSERT)
         assert await reading.scalar(COUNT) == 0
+
+
+async def test_what_no_column_holds_is_its_callers_fault(database: Database) -> None:
+    async def insert(scope: str, epoch: int) -> None:
+        async with database.write() as db:
+            await db.execute(fences.insert().values(scope=scope, epoch=epoch))
+
+    for scope, epoch in (("x" * 200, 1), ("a\0b", 1), ("a", 1 << 40)):
+        with pytest.raises(InvalidArgument, match="cannot be stored"):
+            await insert(scope, epoch)

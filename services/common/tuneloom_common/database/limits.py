@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from tuneloom_common.settings import ServiceSettings
 
@@ -43,6 +45,11 @@ class DatabaseSettings(ServiceSettings):
         kind = value.get_secret_value().partition("://")[0]
         if kind not in KINDS:
             raise PydanticCustomError("database_url", "must begin with sqlite+aiosqlite:/// or postgresql://")
+        try:
+            make_url(value.get_secret_value())
+        except (ValueError, ArgumentError):  # which may quote a part of the password
+            told = "is no URL; special characters in a password are written as %40 for @, %3A for :, %2F for /"
+            raise PydanticCustomError("database_url", told) from None
         return value
 
     @property
