@@ -28,7 +28,7 @@ jobs = sa.Table(
     sa.Column("promote", sa.Boolean),
     sa.Column("state", sa.String),
     sa.Column("error", Words),
-    sa.Column("error_reason", sa.String),
+    sa.Column("error_reason", Words),
     sa.Column("progress", sa.JSON(none_as_null=True)),
     sa.Column("result_version", sa.String),
     sa.Column("merged_version", sa.String),

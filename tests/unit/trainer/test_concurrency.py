@@ -127,10 +127,11 @@ async def test_texts_that_a_database_cannot_hold_end_a_job_all_the_same(
     await create()
     job = await queue.claim()
     assert job is not None
-    await queue.append_events(job, [Note(text="a\x00b")], worker_sequence=1)
-    ended = await queue.finish(job, JobState.FAILED, error="killed by \x00 bytes", reason="WHY")
+    await queue.append_events(job, [Note(text="a\x00b\ud800")], worker_sequence=1)
+    ended = await queue.finish(job, JobState.FAILED, error="killed by \x00 bytes", reason="WHY\x00" + 99 * "Y")
     assert ended.state is JobState.FAILED
     assert ended.error.startswith("killed by ")
+    assert ended.error_reason.startswith("WHY")
     told = (await store.events_after(job.id, 2))[0].body
     assert isinstance(told, Note)
-    assert told.text == "a\x00b"
+    assert told.text == "a\x00b\ud800"

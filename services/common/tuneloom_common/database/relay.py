@@ -53,7 +53,7 @@ class Relay:
                 async with await AsyncConnection.connect(**self._connect, autocommit=True) as connection:
                     pause = FIRST_PAUSE_SECONDS
                     await work(connection)
-            except psycopg.Error as error:
+            except (psycopg.Error, OSError) as error:
                 log.warning(f"other processes are heard by polling only, connecting again: {error_line(error)}")
             await asyncio.sleep(pause)
             pause = min(2 * pause, LAST_PAUSE_SECONDS)

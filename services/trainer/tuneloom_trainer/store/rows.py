@@ -16,6 +16,8 @@ from tuneloom_trainer.specs import TrainingSpec
 from tuneloom_trainer.tables import job_events, jobs
 from tuneloom_trainer.training_events import EventBody, Progress
 
+MAX_REASON_CHARS = 63
+"""Workers elsewhere may be anybody's; what the column does not hold would keep their job from ever ending."""
 QUEUED = "trainingJobs"
 """What the notifier tells runners under when there may be work; changes of one job are told under its name."""
 
@@ -46,7 +48,7 @@ async def move(
         raise FailedPrecondition(f"{job.name} cannot go from {job.state} to {state}")
     values: dict[str, Any] = {"state": state, "update_time": now}
     if state is JobState.FAILED:
-        values.update(error=reason, error_reason=error_reason)
+        values.update(error=reason, error_reason=error_reason[:MAX_REASON_CHARS])
     if state.final:
         values["end_time"] = now
     moved = jobs.update().where(jobs.c.id == job.id, jobs.c.state == job.state).values(**values)
