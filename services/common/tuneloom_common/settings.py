@@ -50,5 +50,5 @@ def load(settings_class: type[S]) -> S:
     except ValidationError as error:
         for problem in error.errors():
             variable = prefix + "__".join(str(part) for part in problem["loc"]).upper()
-            print(f"{variable}: {problem['msg']}", file=sys.stderr)
+            print(f"{variable}: {problem['msg'].removeprefix('Value error, ')}", file=sys.stderr)
         raise SystemExit(2) from None

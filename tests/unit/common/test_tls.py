@@ -24,6 +24,7 @@ from tuneloom_common.errors import FailedPrecondition, InvalidArgument, Tuneloom
 from tuneloom_common.grpc import bind, build_server, from_rpc_error, open_channel
 from tuneloom_common.grpc.renewal import RenewedChannel
 from tuneloom_common.tls import PeerTls, ServerTls
+from tuneloom_common.tls.pairs import Pair
 
 SERVICE = "tuneloom.registry.v1.RegistryService"
 SETTING = "TUNELOOM_TEST_REGISTRY_"
@@ -198,6 +199,34 @@ async def test_a_client_takes_up_what_was_renewed_and_ends_no_stream(
         assert isinstance(channel, RenewedChannel)
         async with asyncio.timeout(5):
             await asyncio.gather(*channel._leaving)
+
+
+async def test_a_volume_that_swaps_a_link_is_seen(authority: Authority, service: Example, tmp_path: Path) -> None:
+    """As Kubernetes renews a mounted secret: the files are links into a directory that is a link."""
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    for number in (1, 2):
+        issuer = Authority(tmp_path, f"authority-{number}")
+        files = issuer.issue(f"number-{number}")
+        version = mounted / f"..{number}"
+        version.mkdir()
+        for file, name in ((files.certificate, "tls.crt"), (files.key, "tls.key"), (issuer.path, "ca.crt")):
+            shutil.copy(file, version / name)
+    data = mounted / "..data"
+    data.symlink_to("..1")
+    for name in ("tls.crt", "tls.key", "ca.crt"):
+        (mounted / name).symlink_to(f"..data/{name}")
+    tls = PeerTls(str(mounted / "ca.crt"))
+    async with (
+        serving(service, ServerTls(Pair(mounted / "tls.crt", mounted / "tls.key"))) as port,
+        open_channel(f"localhost:{port}", token=None, tls=tls) as channel,
+    ):
+        assert await asked(channel, tls) == "models/a"
+        fresh = mounted / "..fresh"
+        fresh.symlink_to("..2")
+        fresh.replace(data)
+        assert await asked(channel, tls) == "models/a"
+        assert await called(f"localhost:{port}", PeerTls(str(tmp_path / "authority-2.crt"))) == "models/a"
 
 
 @pytest.mark.parametrize("damage", ["half", "another key", "no file", "empty"])
