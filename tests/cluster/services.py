@@ -113,6 +113,16 @@ class Service:
         assert self._process is not None
         return self._process.returncode
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """As a machine that stands still and goes on later as if nothing had been."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def revive(self) -> None:
         if self._process is None or self._process.poll() is not None:
             self.start()

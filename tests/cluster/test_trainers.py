@@ -144,6 +144,24 @@ async def test_a_trainer_that_is_told_to_stop_hands_over_at_once(
     assert cluster.runner_of(job) is cluster.other(runner)
 
 
+async def test_a_trainer_that_stood_still_past_its_lease_changes_nothing(
+    cluster: Cluster, clients: Clients, wanted: JobRequest
+) -> None:
+    """Its worker is still there when it goes on; the job has another by then."""
+    job = (await clients.trainer.create_job(doing(wanted, "wait", "wait", "succeed"))).name
+    await saved(clients.trainer, job)
+    runner = cluster.runner_of(job)
+    bystander = clients.trainers[cluster.trainers.index(cluster.other(runner))]
+    with runner.frozen():
+        await wrote(bystander, job, "attempt 2 does wait")
+    await bystander.pause(job)
+    await reaches(bystander, job, JobState.PAUSED)
+    await bystander.resume(job)
+    assert states(await heard(bystander, job))[-1] is JobState.SUCCEEDED
+    checkpoints = [checkpoint.step for checkpoint in await bystander.checkpoints(job)]
+    assert checkpoints == sorted(set(checkpoints), reverse=True)
+
+
 async def test_jobs_are_made_while_one_of_them_is_away(cluster: Cluster, clients: Clients, wanted: JobRequest) -> None:
     cluster.trainers[0].kill()
     jobs = [await clients.trainer.create_job(wanted) for _ in range(3)]
