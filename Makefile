@@ -2,9 +2,9 @@
 SHELL := bash
 BIN := .venv/bin
 
-.PHONY: help install install-postgresql install-engine demo up check format test test-unit test-chaos protos base bench images test-compose clean
+.PHONY: help install install-postgresql install-engine demo up check format test test-unit test-full test-compose test-chaos protos base bench images clean
 
-help: ## Show the targets
+help:
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /|/' | column -t -s '|'
 
 install: ## Services, worker and tools into .venv
@@ -13,7 +13,7 @@ install: ## Services, worker and tools into .venv
 install-postgresql:
 	@scripts/install postgresql
 
-install-engine: install ## vLLM into .venv-engine
+install-engine: install
 	@scripts/install engine
 
 demo: install-engine ## From nothing to a fine-tuned, merged, proven and served model
@@ -37,15 +37,19 @@ format: install ## Format the code
 test-unit: install install-postgresql ## The fast tests
 	@$(BIN)/pytest -q -n 2 -m "not worker" tests/unit
 
-test: install-engine install-postgresql ## Every test, with a real engine and a real training job
+test: install-engine install-postgresql ## Units and contracts on every database, a real engine, real training jobs
 	@$(BIN)/pytest -q -n 2 -m "not worker" tests/unit
 	@$(BIN)/pytest -q -m worker tests/unit
 	@$(BIN)/pytest -q tests/integration tests/e2e
 
+test-full: install install-postgresql ## What else gates a change: S3, several of each service, containers in short
+	@$(BIN)/pytest -q tests/s3 tests/cluster
+	@$(MAKE) --no-print-directory test-compose SHORT=1
+
 protos: install ## Generate protos/gen
 	@scripts/protos
 
-base: install ## Train the seed base model again
+base: install
 	@$(BIN)/python -m models.seed.build models/seed/weights
 
 test-chaos: install-engine ## Faults while jobs train: on a cluster (FAULTS=200 SEED=1), or kill -9 on one machine (KILLS=100)
