@@ -192,9 +192,9 @@ def running(directory: Path, backends: Backends) -> Iterator[Cluster]:
             service.await_answer()
         yield cluster
     finally:
-        gate.unlink(missing_ok=True)
         for service in reversed(everything):
             service.kill()
+        gate.unlink(missing_ok=True)
 
 
 def _registry(directory: Path, number: int, port: int, backends: Backends, gate: Path) -> Service:
