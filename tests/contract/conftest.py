@@ -43,10 +43,11 @@ def keeps(now: Any, then: Any, path: str = "") -> list[str]:
     return [] if now == then else [f"{path}: {then!r} became {now!r}"]
 
 
-async def end(server: grpc.aio.Server) -> None:
-    """Stops, and lets transactions of streams that were cut finish before their database is closed."""
+async def end(server: grpc.aio.Server, services: set[asyncio.Task[Any]]) -> None:
+    """Stops, and lets transactions of streams that were cut finish before their database is closed. What the service
+    runs beside its calls ends later."""
     await server.stop(None)
-    others = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+    others = asyncio.all_tasks() - services - {asyncio.current_task()}
     if others:
         await asyncio.wait(others, timeout=10)
 
@@ -64,7 +65,7 @@ async def registry(release: Path, databases: Databases, tmp_path: Path) -> Async
     async with AsyncExitStack() as stack:
         app = await registry_app.build(settings, stack)
         await app.server.start()
-        stack.push_async_callback(end, app.server)
+        stack.push_async_callback(end, app.server, asyncio.all_tasks())
         channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{app.port}", token=TOKEN))
         yield RegistryServiceStub(channel)
 
@@ -83,6 +84,6 @@ async def trainer(release: Path, databases: Databases, tmp_path: Path) -> AsyncI
     async with AsyncExitStack() as stack:
         app = await trainer_app.build(settings, stack)
         await app.server.start()
-        stack.push_async_callback(end, app.server)
+        stack.push_async_callback(end, app.server, asyncio.all_tasks())
         channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{app.port}", token=TOKEN))
         yield TrainerServiceStub(channel)

@@ -329,7 +329,9 @@ async def test_a_watcher_that_reconnects_misses_nothing_and_sees_nothing_twice(
     for number in range(10):
         stream = watch(seen[-1] if seen else 0)
         events = aiter(stream)
-        await app.queue.append_events(job, [Note(text=f"{number}.{part}") for part in range(3)], worker_sequence=number)
+        await app.queue.append_events(
+            job, [Note(text=f"{number}.{part}") for part in range(3)], worker_sequence=3 * number + 3
+        )
         for _ in range(2):
             seen.append((await anext(events)).sequence)
         stream.cancel()  # in the middle of what there is
