@@ -22,7 +22,7 @@ COMPOSE = ROOT / "deploy" / "compose"
 STORES = ("postgres", "s3")
 SERVICES = ("registry", "builder", "trainer", "worker", "engine", "gateway")
 START_SECONDS = 300
-COMMAND_SECONDS = 400
+COMMAND_SECONDS = 900
 
 
 def installed() -> tuple[str, ...] | None:
