@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -65,7 +65,8 @@ def lease_columns() -> tuple[sa.Column[Any], ...]:
 class LeasedQueue:
     """Items of `table`, which has the columns `sequence`, `id`, `state` and `lease_columns()`.
 
-    `waiting` are the states to claim from, `held` those in which a runner works on the item.
+    `waiting` are the states to claim from, `held` those in which a runner works on the item. Time is the database's,
+    unless a `clock` is given: a machine whose clock is ahead must not see the leases of others run out.
     """
 
     def __init__(
@@ -76,10 +77,10 @@ class LeasedQueue:
         held: Collection[str],
         lease: timedelta,
         max_attempts: int,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
         self.table = table
-        self.clock = clock
+        self._clock = clock
         self._waiting = [str(state) for state in waiting]
         self._held = [str(state) for state in held]
         self._lease = lease
@@ -90,7 +91,7 @@ class LeasedQueue:
 
         `mine` are the ids its caller holds: a process that was suspended past its leases keeps its own work.
         """
-        columns, now = self.table.c, self.clock()
+        columns, now = self.table.c, await self._now(db)
         ready = sa.or_(columns.ready_time.is_(None), columns.ready_time <= now)
         expired = columns.lease_expire_time < now
         # One query a state: each walks the index of such items up to the first that is due. The state is written out,
@@ -112,7 +113,7 @@ class LeasedQueue:
         """Claims the row that `next` found in the same transaction; `values` are set along with it."""
         lease = Lease(row.id, row.lease_epoch + 1)
         claimed = self.table.update().where(self.table.c.id == row.id, self.table.c.lease_epoch == row.lease_epoch)
-        expires = self.clock() + self._lease
+        expires = await self._now(db) + self._lease
         await self.require(
             db, claimed.values(lease_epoch=lease.epoch, lease_expire_time=expires, ready_time=None, **values)
         )
@@ -136,7 +137,8 @@ class LeasedQueue:
 
     async def heartbeat(self, db: Transaction, lease: Lease, **values: Any) -> None:
         """Extends the lease; raises LeaseLost after another claim or the item's end."""
-        await self.require(db, self.held(lease).values(lease_expire_time=self.clock() + self._lease, **values))
+        expires = await self._now(db) + self._lease
+        await self.require(db, self.held(lease).values(lease_expire_time=expires, **values))
 
     async def retry(self, db: Transaction, lease: Lease, why: Retry) -> dict[str, Any] | None:
         """The columns to set when the item goes back to waiting, or None when it has used up its tries."""
@@ -144,7 +146,7 @@ class LeasedQueue:
         counted = (columns.failed_attempts, columns.unavailable_since, columns.disk_full_since)
         query = sa.select(*counted).where(columns.id == lease.id)
         row = (await db.execute(query)).one()
-        now = self.clock()
+        now = await self._now(db)
         if why is Retry.STOPPED:
             return {"ready_time": None}
         if why is Retry.UNAVAILABLE:
@@ -158,6 +160,9 @@ class LeasedQueue:
         if failed >= self._max_attempts:
             return None
         return {"ready_time": now + pause_after(failed), "failed_attempts": failed}
+
+    async def _now(self, db: Transaction) -> datetime:
+        return self._clock() if self._clock else await db.now()
 
 
 def _unless_too_long(waited: timedelta, **values: Any) -> dict[str, Any] | None:

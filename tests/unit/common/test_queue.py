@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from tests.databases.cluster import Cluster
 from tests.databases.kinds import Databases
 from tuneloom_common.database import Database, open_database, utc
 from tuneloom_common.queue import (
@@ -218,3 +219,29 @@ async def test_progress_ends_the_wait_for_a_full_disk(world: World) -> None:
         await world.apply(world.queue.advanced(lease))
         assert await world.put_back(lease, Retry.DISK_FULL)
         world.advance(UNAVAILABLE_PATIENCE)
+
+
+async def test_leases_are_held_against_the_databases_clock(postgres: Cluster) -> None:
+    """Its clock is an hour ahead of this machine's."""
+    name = postgres.new_database()
+    with postgres.admin(name) as admin:
+        admin.execute("CREATE SCHEMA ahead")
+        admin.execute(
+            "CREATE FUNCTION ahead.clock_timestamp() RETURNS timestamptz LANGUAGE sql "
+            "AS $$ SELECT pg_catalog.clock_timestamp() + interval '1 hour' $$"
+        )
+        admin.execute(f"ALTER DATABASE {name} SET search_path = public, ahead, pg_catalog")
+    database = await open_database(postgres.url(name), migrations="tuneloom_registry.migrations")
+    async with database.write() as db:
+        await db.run_sync(ITEMS.metadata.create_all)
+    world = World(database)
+    world.queue = LeasedQueue(ITEMS, waiting=["waiting"], held=["held"], lease=LEASE, max_attempts=3)
+    await world.add("a")
+
+    assert await world.claim() == Lease("a", 1)
+
+    ahead = utc((await world.row("a")).lease_expire_time) - datetime.now(UTC)
+    assert timedelta(minutes=59) < ahead <= timedelta(hours=1) + LEASE
+    assert await world.claim() is None
+    await database.dispose()
+    postgres.drop(name)

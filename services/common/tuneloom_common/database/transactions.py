@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from tuneloom_common.database.failures import told_to_callers
+from tuneloom_common.database.values import utc
 from tuneloom_common.notifier import Notifier
 
 T = TypeVar("T")
@@ -39,6 +41,12 @@ class Transaction:
     async def scalar(self, statement: sa.Executable) -> Any:
         """The first column of the first row, or None."""
         return (await self.execute(statement)).scalar()
+
+    async def now(self) -> datetime:
+        """The time as everyone who shares the database reads it: clocks of machines differ."""
+        if self._connection.dialect.name == "sqlite":
+            return datetime.now(UTC)
+        return utc(await self.scalar(sa.select(sa.func.clock_timestamp())))
 
     async def insert_new(self, table: sa.Table, values: Mapping[str, Any], *, key: str | None = None) -> bool:
         """Inserts a row, or returns False where the key (None: any of its keys) is taken. Who is taking it is waited

@@ -35,11 +35,11 @@ class BuildStore:
         lease: timedelta,
         max_attempts: int = 5,
         notifier: Notifier | None = None,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._database = database
         self.notifier = notifier or Notifier()
-        self._clock = clock
+        self._clock = clock or (lambda: datetime.now(UTC))
         self._queue = LeasedQueue(
             builds,
             waiting=[BuildState.QUEUED],

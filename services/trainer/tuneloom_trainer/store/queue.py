@@ -35,11 +35,11 @@ class JobQueue:
         lease: timedelta,
         max_attempts: int,
         notifier: Notifier,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._database = database
         self._notifier = notifier
-        self._clock = clock
+        self._clock = clock or (lambda: datetime.now(UTC))
         self._queue = LeasedQueue(
             jobs, waiting=[JobState.QUEUED], held=LEASED, lease=lease, max_attempts=max_attempts, clock=clock
         )
