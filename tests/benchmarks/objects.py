@@ -108,6 +108,7 @@ def _sha256(path: Path) -> str:
 
 
 async def _measured(work: Callable[[], Awaitable[Any]]) -> tuple[Any, Cost]:
+    os.sync()  # what was written before is not paid for here
     wall, cpu = time.perf_counter(), time.process_time()
     result = await work()
     return result, Cost(time.perf_counter() - wall, time.process_time() - cpu)
