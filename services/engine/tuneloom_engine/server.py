@@ -14,10 +14,11 @@ from contextlib import asynccontextmanager
 
 import structlog
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from tuneloom_common.errors import FailedPrecondition
 from tuneloom_common.grpc import stop_signals
-from tuneloom_common.tls import HANDSHAKE_SECONDS, ServerTls
+from tuneloom_common.tls import Accepted, ServerTls, TlsListener
 from tuneloom_engine.app import build
 from tuneloom_engine.edge import DOOR
 from tuneloom_engine.settings import HostSettings
@@ -26,6 +27,7 @@ HEADER_SECONDS = 10.0
 HEADER_LINE_BYTES = 4096
 HEADERS = 64
 CONNECTION_GRACE_SECONDS = 1
+BURST = 16
 # aiohttp tells about malformed requests with a traceback that quotes them; what fails inside is told by `edge`.
 _NO_LOG = logging.Logger("tuneloom.engine.protocol", level=logging.CRITICAL + 1)
 log = structlog.get_logger()
@@ -68,12 +70,12 @@ async def serving(
         shutdown_timeout=CONNECTION_GRACE_SECONDS,
     )
     await runner.setup()
-    listening = await asyncio.get_running_loop().create_server(
-        _accepting(app, runner, max_connections),
-        sock=listener,
-        ssl=tls.context() if tls else None,
-        ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
-    )
+    listening: asyncio.Server | TlsListener
+    if tls is None:
+        make = _accepting(app, runner, max_connections)
+        listening = await asyncio.get_running_loop().create_server(make, sock=listener)
+    else:
+        listening = TlsListener(listener, tls.context(), _Arrivals(app, runner, max_connections).admit, burst=BURST)
     try:
         yield
     finally:
@@ -104,6 +106,30 @@ def _accepting(app: web.Application, runner: web.AppRunner, max_connections: int
         return server()
 
     return accept
+
+
+class _Arrivals:
+    """The same with TLS: connections count from their accept until they are closed, handshakes included."""
+
+    def __init__(self, app: web.Application, runner: web.AppRunner, max_connections: int) -> None:
+        self._app = app
+        self._runner = runner
+        self._at_most = max_connections
+        self._open: dict[Accepted, RequestHandler] = {}
+
+    def admit(self, accepted: Accepted) -> asyncio.Protocol | None:
+        self._open = {one: protocol for one, protocol in self._open.items() if one.is_open}
+        if self._runner.server is None or (len(self._open) >= self._at_most and not self._make_room()):
+            return None
+        self._open[accepted] = protocol = self._runner.server()
+        return protocol
+
+    def _make_room(self) -> bool:
+        door = self._app[DOOR]
+        silent = next((one for one, protocol in self._open.items() if not door.is_asking(protocol)), None)
+        if silent is not None:
+            silent.end()
+        return silent is not None
 
 
 class _Refusal(asyncio.Protocol):

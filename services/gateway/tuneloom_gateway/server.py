@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
@@ -14,11 +14,11 @@ from fastapi import FastAPI
 
 from tuneloom_common.addresses import join
 from tuneloom_common.errors import FailedPrecondition
-from tuneloom_common.tls import HANDSHAKE_SECONDS
+from tuneloom_common.tls import TlsListener
 from tuneloom_gateway.app import build
+from tuneloom_gateway.edge.arrivals import Entrance
 from tuneloom_gateway.edge.connections import Connections
 from tuneloom_gateway.edge.descriptors import Descriptors
-from tuneloom_gateway.edge.protocol import LimitedProtocol
 from tuneloom_gateway.edge.refusals import ProtocolLimits
 from tuneloom_gateway.metrics import Metrics
 from tuneloom_gateway.settings import Settings
@@ -47,17 +47,15 @@ async def serve(settings: Settings, listener: socket.socket, descriptors: Descri
     metrics = Metrics()
     scheme = "https" if settings.tls else "http"
     shown = join(*listener.getsockname()[:2])
-    async with limited(settings, descriptors, metrics) as protocol:
-        config = server_config(build(settings, metrics=metrics), settings, protocol, descriptors)
+    async with limited(settings, descriptors, metrics) as entrance:
+        config = server_config(build(settings, metrics=metrics), settings, entrance, descriptors)
         log.info(f"gateway listens on {scheme}://{shown}", keys=len(settings.callers))
         await Server(config).serve(sockets=[listener])
 
 
 @asynccontextmanager
-async def limited(
-    settings: Settings, descriptors: Descriptors, metrics: Metrics
-) -> AsyncIterator[partial[LimitedProtocol]]:
-    """What makes a protocol per connection, all within the same limits; deadlines are kept meanwhile."""
+async def limited(settings: Settings, descriptors: Descriptors, metrics: Metrics) -> AsyncIterator[Entrance]:
+    """By which all connections come in, within the same limits; deadlines are kept meanwhile."""
     at_most = settings.max_connections or descriptors.connections
     per_client = settings.max_connections_per_client or max(1, at_most // 2)
     loop = asyncio.get_running_loop()
@@ -74,44 +72,36 @@ async def limited(
     sweeping = asyncio.create_task(
         _sweep(connections, every=min(SWEEP_SECONDS, limits.header_seconds / 4, limits.body_seconds / 4))
     )
-    yield partial(
-        LimitedProtocol,
-        limits=limits,
-        connections=connections,
-        count_refusal=lambda code: metrics.refused.labels(code).inc(),
-    )
+    yield Entrance(limits, connections, lambda code: metrics.refused.labels(code).inc())
     sweeping.cancel()
     with suppress(asyncio.CancelledError):
         await sweeping
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which leaves a handshake a minute. A connection is counted once its handshake is over."""
+    """uvicorn's, with connections of TLS counted from their accept on."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])
         config, loop = self.config, asyncio.get_running_loop()
-        make: Callable[..., asyncio.Protocol] = config.http_protocol_class
-        protocol = partial(make, config=config, server_state=self.server_state, app_state=self.lifespan.state)
+        entrance: Entrance = config.http_protocol_class  # type: ignore[assignment] # see `server_config`
+        options = {"config": config, "server_state": self.server_state, "app_state": self.lifespan.state}
         for listener in sockets or ():
-            server = await loop.create_server(
-                protocol,
-                sock=listener,
-                ssl=config.ssl,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS if config.ssl else None,
-                backlog=config.backlog,
-            )
-            self.servers.append(server)
+            if config.ssl is None:
+                make = partial(entrance, **options)
+                self.servers.append(await loop.create_server(make, sock=listener, backlog=config.backlog))
+            else:
+                admit = partial(entrance.admit, **options)
+                accepting = TlsListener(listener, config.ssl, admit, burst=config.backlog)
+                self.servers.append(accepting)  # type: ignore[arg-type] # it is only closed
 
 
-def server_config(
-    app: FastAPI, settings: Settings, protocol: partial[LimitedProtocol], descriptors: Descriptors
-) -> uvicorn.Config:
+def server_config(app: FastAPI, settings: Settings, entrance: Entrance, descriptors: Descriptors) -> uvicorn.Config:
     """uvicorn with our protocol, and silent: what it would log of requests is no one's business."""
     tls = settings.tls.context() if settings.tls else None
     return uvicorn.Config(
         app,
-        http=protocol,  # type: ignore[arg-type] # it is only called
+        http=entrance,  # type: ignore[arg-type] # it is only called
         ws="none",
         lifespan="on",
         access_log=False,

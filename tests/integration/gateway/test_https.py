@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import ssl
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from tests.authority import Authority, Files
 from tests.fakes import FakeEngine, FakeRegistry, event, serve_registry
 from tests.integration.gateway.conftest import KEY, MESSAGES, Start
 from tuneloom_common.tls import ServerTls
+
+DESCRIPTORS = 256
 
 
 @pytest.fixture
@@ -148,6 +151,33 @@ async def test_rotated_in_mid_stream(
     log = [(await process.stderr.readline()).decode() for _ in range(2)]
     assert str(files.key) in log[0]
     assert "certificates were renewed" in log[1]
+
+
+def say_nothing(port: int, context: ssl.SSLContext) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port))
+
+
+def do_not_let_go(port: int, context: ssl.SSLContext) -> socket.socket:
+    """Asks without a key, and has no part in closing the connection."""
+    connection = context.wrap_socket(say_nothing(port, context), server_hostname="localhost")
+    connection.sendall(b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+    return connection
+
+
+@pytest.mark.parametrize("hold", [say_nothing, do_not_let_go])
+async def test_who_has_no_key_shuts_out_nobody(
+    start: Start, files: Files, authority: Authority, hold: Callable[[int, ssl.SSLContext], socket.socket]
+) -> None:
+    """As over plain text: connections count from their accept until they are closed."""
+    process = await start(descriptors=DESCRIPTORS, **secured(files))
+    port = await port_of(process)
+    context = ssl.create_default_context(cafile=authority.path)
+    with ExitStack() as stack:
+        for _ in range(400):
+            stack.enter_context(await asyncio.to_thread(hold, port, context))
+        async with connected(port, authority) as client:
+            assert await chat(client) == "hello there"
+        assert sum(1 for _ in Path(f"/proc/{process.pid}/fd").iterdir()) < DESCRIPTORS // 2
 
 
 async def test_plain_text_on_an_open_address_is_refused(start: Start) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -68,3 +69,25 @@ async def test_what_keeps_it_from_the_host_is_named(
             with pytest.raises(Unavailable, match=named) as caught:
                 await hosted.urls("seed--012345678901")
             assert caught.value.reason == "HANDSHAKE_FAILED"
+
+
+async def test_handshakes_that_never_end_make_room(make_settings: MakeSettings, authority: Authority) -> None:
+    listener = listen(settings := make_settings(port=0))
+    tls = ServerTls(authority.issue("host").pair)
+    context = PeerTls(str(authority.path)).context()
+    asking = b"GET /replicas HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with serving(build(settings), listener, max_connections=3, tls=tls):
+        port = listener.getsockname()[1]
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(9)]
+        for _ in range(4):
+            reader, writer = await asyncio.open_connection("localhost", port, ssl=context)
+            writer.write(asking)
+            async with asyncio.timeout(5):
+                assert (await reader.read()).startswith(b"HTTP/1.1 ")
+            writer.close()
+        async with asyncio.timeout(5):
+            for reader, writer in silent[:7]:
+                assert await reader.read() == b""
+                writer.close()
+        for _, writer in silent[7:]:
+            writer.close()

@@ -43,6 +43,7 @@ class LimitedProtocol(HttpToolsProtocol):
         limits: ProtocolLimits,
         connections: Connections,
         count_refusal: Callable[[str], None],
+        arrived: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.address = ""
@@ -53,6 +54,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._max_header_bytes = limits.max_header_bytes
         self._all = connections
         self._count_refusal = count_refusal
+        self._arrived = arrived
         self._admitted = False
         self._refusal: Refusal | None = None
         self._refused = False
@@ -69,6 +71,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self._arrived is not None:
+            self._arrived()
         self.address = self.client[0] if self.client else ""
         self.deadline = self.loop.time() + self._limits.header_seconds
         self._admitted = self._all.admit(self)
@@ -218,6 +222,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """As in uvicorn, without a timer per request."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
+            self._wait_for_close()
             return
         self.flow.resume_reading()
         if self.pipeline:
@@ -227,6 +232,13 @@ class LimitedProtocol(HttpToolsProtocol):
             self._receiving = False
             seconds = LINGER_SECONDS if self.cycle.more_body else self._limits.keep_alive_seconds
             self.deadline = self.loop.time() + seconds
+            self._all.wait(self)
+
+    def _wait_for_close(self) -> None:
+        """Over TLS the client has its part in closing, and meanwhile may be closed to make room."""
+        if self._admitted:
+            self._receiving = False
+            self.deadline = self.loop.time() + LINGER_SECONDS
             self._all.wait(self)
 
     def send_400_response(self, msg: str) -> None:
