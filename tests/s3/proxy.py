@@ -28,6 +28,8 @@ class Proxy:
     endpoint: str
     harm: Callable[[str, str], Harm] = lambda method, path: None
     seen: list[tuple[str, str]] = field(default_factory=list)
+    passed: list[tuple[str, str]] = field(default_factory=list)
+    """What the server has answered."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, method: str, pattern: str = "") -> int:
@@ -36,6 +38,7 @@ class Proxy:
 
     def forget(self) -> None:
         self.seen.clear()
+        self.passed.clear()
         self.harm = lambda method, path: None
 
 
@@ -71,6 +74,8 @@ def proxying(endpoint: str, *, tls: Files | None = None) -> Iterator[Proxy]:
                 connection.endheaders(body)
                 with connection.getresponse() as response:
                     content = response.read()
+                    with proxy.lock:
+                        proxy.passed.append((self.command, self.path))
                     kept = {
                         k: v for k, v in response.getheaders() if k.lower() not in ("connection", "transfer-encoding")
                     }
