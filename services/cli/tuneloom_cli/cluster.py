@@ -8,14 +8,16 @@ from pydantic import SecretStr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from tuneloom_cli.local.home import Connection, Home
-from tuneloom_common.settings import ServiceSettings, load
+from tuneloom_common.networks import CA_NEEDED, NetworkSettings, leaves_machine, would_be_read
+from tuneloom_common.settings import load
 from tuneloom_common.tls import PeerTls
 
 PREFIX = "TUNELOOM_CLI_"
-NEEDED = ("registry_address", "trainer_address", "gateway_url")
+GRPC = ("registry_address", "trainer_address")
+NEEDED = (*GRPC, "gateway_url")
 
 
-class ClusterSettings(ServiceSettings):
+class ClusterSettings(NetworkSettings):
     """Each as TUNELOOM_CLI_<NAME>. Without addresses, the services of this home are meant."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, validate_default=True)
@@ -25,8 +27,8 @@ class ClusterSettings(ServiceSettings):
     api_key: SecretStr | None = None
     """For the gateway."""
     ca: str = ""
-    """Who signed the services' certificates: a PEM file, or `system`. Registry and trainer are called in plain text
-    without it, gateway and engine host as their URLs say."""
+    """Who signed the services' certificates: a PEM file, or `system`. Without it registry and trainer are called in
+    plain text; gateway and engine host are called as their URLs say."""
     certificate: Path | None = None
     """Ours, where the services ask for one; with `key`."""
     key: Path | None = None
@@ -38,6 +40,15 @@ class ClusterSettings(ServiceSettings):
     engine_host_url: str = ""
     """Optional: tells what an engine is doing while a chat waits for it."""
     gateway_url: str = ""
+
+    @field_validator("registry_address", "trainer_address", "engine_host_url", "gateway_url")
+    @classmethod
+    def _unread(cls, target: str, info: ValidationInfo) -> str:
+        plain = not info.data.get("ca") if info.field_name in GRPC else target.startswith("http://")
+        if target and plain and not info.data.get("trusted_network") and leaves_machine(target):
+            mend = f"set {PREFIX}CA {CA_NEEDED}" if info.field_name in GRPC else "use https://"
+            raise ValueError(would_be_read(target, mend=mend, prefix=PREFIX))
+        return target
 
     @field_validator("gateway_url")
     @classmethod

@@ -10,22 +10,34 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from tuneloom_client.connection import TIMEOUT_SECONDS
 from tuneloom_client.registry import RegistryClient
+from tuneloom_common.networks import CA_NEEDED, NetworkSettings, leaves_machine, would_be_read
 from tuneloom_common.settings import ServiceSettings
 from tuneloom_common.tls import PeerTls
 
 
-class RegistryAccess(ServiceSettings):
+class RegistryAccess(NetworkSettings):
     """Several registries on one database are one: `dns:///registry:8021`, or `ipv4:10.0.0.1:8021,10.0.0.2:8021`."""
 
     registry_address: str = "127.0.0.1:8021"
     registry_token: SecretStr | None = None
-    registry_ca: str = ""
-    """Who signed the registry's certificate: a PEM file, or `system`. Empty: the registry is called in plain text."""
+    registry_ca: str = Field(default="", validate_default=True)
+    """Who signed the registry's certificate: a PEM file, or `system`. Empty: the registry is called in plain text,
+    which it must be on this machine for, or on a trusted network."""
     registry_certificate: Path | None = None
     """Ours, with its chain, where the registry asks for one; with `registry_key`. All may be replaced at any time."""
     registry_key: Path | None = None
     registry_server_name: str = Field(default="", max_length=253, validate_default=True)
     """The name in the registry's certificate, where it is not the one in its address."""
+
+    @field_validator("registry_ca")
+    @classmethod
+    def _registry_unread(cls, authority: str, info: ValidationInfo) -> str:
+        address = str(info.data.get("registry_address", ""))
+        if not (authority or info.data.get("trusted_network")) and leaves_machine(address):
+            prefix = cls.model_config.get("env_prefix", "")
+            mend = f"set it {CA_NEEDED}"
+            raise ValueError(f"needed because the registry at {would_be_read(address, mend=mend, prefix=prefix)}")
+        return authority
 
     @field_validator("registry_server_name")
     @classmethod

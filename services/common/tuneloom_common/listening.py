@@ -7,19 +7,16 @@ from pathlib import Path
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from tuneloom_common.addresses import is_loopback, join
+from tuneloom_common.networks import NetworkSettings
 from tuneloom_common.principals import PrincipalEntry
-from tuneloom_common.settings import ServiceSettings
 from tuneloom_common.tls.pairs import Pair
 from tuneloom_common.tls.servers import ServerTls
 
 
-class ListeningSettings(ServiceSettings):
+class ListeningSettings(NetworkSettings):
     """Plain text only where nobody else can listen in: on loopback, or on a network that the operator trusts."""
 
     host: str = "127.0.0.1"
-    trusted_network: bool = False
-    """Whoever can reach this service may read its traffic: a container network, or a proxy in front that speaks TLS.
-    Lets it listen in plain text on an address of other machines."""
     tls_key: Path | None = None
     """The certificate's private key, unencrypted PEM."""
     tls_client_ca: Path | None = None

@@ -99,6 +99,12 @@ async def test_a_cluster_is_talked_to_over_tls(cluster: Environment) -> None:
         ({"KEY": ""}, "TUNELOOM_CLI_KEY"),
         ({"KEY": "/no/such.key"}, "/no/such.key"),
         ({"TRAINER_ADDRESS": ""}, "TUNELOOM_CLI_TRAINER_ADDRESS"),
+        (
+            {"CERTIFICATE": "", "KEY": "", "CA": "", "REGISTRY_ADDRESS": "prod:8021"},
+            "prod:8021 is another machine, and tokens and data would be sent to it in plain text; set TUNELOOM_CLI_CA",
+        ),
+        ({"GATEWAY_URL": "http://me:secret@prod/v1"}, "TUNELOOM_CLI_GATEWAY_URL: http://prod is another machine"),
+        ({"ENGINE_HOST_URL": "http://prod:8010"}, "TUNELOOM_CLI_TRUSTED_NETWORK=true"),
     ],
 )
 async def test_what_is_wrong_is_one_sentence_with_the_next_step(

@@ -36,7 +36,7 @@ def test_each_service_reads_its_own_directory(
     write_secrets(tmp_path, connection, Backends(postgres="postgres:5432"))
     monkeypatch.setenv("TUNELOOM_REGISTRY_OBJECTS_URL", "memory://")
     monkeypatch.setenv("TUNELOOM_TRAINER_OBJECTS_URL", "memory://")
-    monkeypatch.setenv("TUNELOOM_GATEWAY_ENGINE_HOST_URL", "http://engine:8010")
+    monkeypatch.setenv("TUNELOOM_GATEWAY_ENGINE_HOST_URL", "http://127.0.0.1:8010")
     monkeypatch.setenv(SECRETS_DIR, str(tmp_path / "registry"))
     registry = Principals(load(RegistrySettings).principals)
     monkeypatch.setenv(SECRETS_DIR, str(tmp_path / "trainer"))

@@ -9,7 +9,7 @@ import pytest
 
 from tuneloom_common.listening import GuardedSettings, ListeningSettings
 from tuneloom_common.settings import load
-from tuneloom_engine.settings import HostSettings
+from tuneloom_engine.settings import HostSettings, ResolverSettings
 from tuneloom_gateway.settings import Settings as GatewaySettings
 from tuneloom_registry.settings import RegistrySettings
 from tuneloom_trainer.settings import TrainerSettings
@@ -18,9 +18,10 @@ NEEDED = {
     RegistrySettings: {"OBJECTS_URL": "file:///x"},
     TrainerSettings: {"OBJECTS_URL": "file:///x"},
     HostSettings: {"OBJECTS_URL": "file:///x"},
+    ResolverSettings: {"OBJECTS_URL": "file:///x"},
     GatewaySettings: {"ENGINE_URL": "http://127.0.0.1:1", "API_KEY_SHA256S": "0" * 64},
 }
-SERVICES: tuple[Any, ...] = tuple(NEEDED)
+SERVICES: tuple[Any, ...] = (RegistrySettings, TrainerSettings, HostSettings, GatewaySettings)
 PAIR = {"TLS_CERTIFICATE": "/x/tls.crt", "TLS_KEY": "/x/tls.key"}
 
 
@@ -77,6 +78,30 @@ def test_without_tokens_it_is_for_this_machine_only(service: Any, found: Any) ->
     told = found(service, HOST="0.0.0.0", **PAIR)
     assert told.startswith(f"{prefix(service)}PRINCIPALS: ")
     assert f"{prefix(service)}TOKEN" in told
+
+
+@pytest.mark.parametrize("service", [TrainerSettings, HostSettings, ResolverSettings, GatewaySettings])
+def test_a_registry_elsewhere_is_not_called_in_plain_text(service: Any, found: Any) -> None:
+    for address in ("registry.internal:8021", "dns:///registry:8021", "ipv4:127.0.0.1:8021,10.0.0.1:8021"):
+        told = found(service, REGISTRY_ADDRESS=address)
+        assert told.startswith(f"{prefix(service)}REGISTRY_CA: needed because the registry at {address} is another")
+        assert f"{prefix(service)}TRUSTED_NETWORK=true" in told
+    assert found(service, REGISTRY_ADDRESS="unix:/run/registry").registry_ca == ""
+    assert found(service, REGISTRY_ADDRESS="registry:8021", REGISTRY_CA="system").registry_ca == "system"
+    assert found(service, REGISTRY_CA="", TRUSTED_NETWORK="true").registry_address == "registry:8021"
+
+
+@pytest.mark.parametrize("name", ["ENGINE_URL", "ENGINE_HOST_URL"])
+def test_engines_elsewhere_are_not_called_in_plain_text(name: str, found: Any) -> None:
+    there = {"ENGINE_URL": "", name: "http://me:password@engines.internal:8010/v1"}
+    told = found(GatewaySettings, **there)
+    assert f"TUNELOOM_GATEWAY_{name}: http://engines.internal:8010 is another machine" in told
+    assert "TUNELOOM_GATEWAY_TRUSTED_NETWORK=true" in told
+    assert "password" not in told
+    assert found(GatewaySettings, **there, TRUSTED_NETWORK="true").trusted_network
+    assert (
+        found(GatewaySettings, **there | {name: "https://engines.internal:8010"}, TRUSTED_NETWORK="false").tls is None
+    )
 
 
 @pytest.mark.parametrize("service", [TrainerSettings, HostSettings, GatewaySettings])

@@ -44,7 +44,7 @@ def test_keys_from_the_environment(keys: str, monkeypatch: pytest.MonkeyPatch) -
         ({"API_KEY_SHA256S": "sk-secret-key", **ENGINE}, "API_KEY_SHA256S", "sha256sum"),
         ({"API_KEY_SHA256S": "[", **ENGINE}, "API_KEY_SHA256S", "JSON"),
         ({}, "ENGINE_HOST_URL", "TUNELOOM_GATEWAY_ENGINE_URL"),
-        ({"ENGINE_HOST_URL": "http://h:1", **ENGINE}, "ENGINE_HOST_URL", "not both"),
+        ({"ENGINE_HOST_URL": "https://h:1", **ENGINE}, "ENGINE_HOST_URL", "not both"),
         ({"ENGINE_URL": "localhost:8000"}, "ENGINE_URL", "not an http"),
         ({"PORT": "eighty", **ENGINE}, "PORT", "integer"),
         ({"MAX_BODY_BYTES": "1", **ENGINE}, "MAX_BODY_BYTES", "1024"),

@@ -30,7 +30,7 @@ from tuneloom_trainer.jobs import Job, JobState, LogTail
 from tuneloom_trainer.launchers.local import LocalLauncher
 from tuneloom_trainer.launchers.remote import RemoteRun
 from tuneloom_trainer.worker.protocol import LoggedEvent
-from tuneloom_trainer.worker.remote import ADDRESS_VARIABLE, TOKEN_VARIABLE, TRAINER_PREFIX
+from tuneloom_trainer.worker.remote import ADDRESS_VARIABLE, TOKEN_VARIABLE, TRAINER_PREFIX, main
 
 NOTE = json.dumps({"type": "note", "text": "hello"})
 CALLER = PrincipalEntry(
@@ -124,6 +124,19 @@ async def test_a_far_worker_speaks_tls(build_app: BuildApp, registry: FakeRegist
     async with running(app):
         job = await submit(app, registry, "succeed")
         await until_state(app, job, JobState.SUCCEEDED)
+
+
+async def test_a_far_worker_sends_its_token_to_no_other_machine_in_plain_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ADDRESS_VARIABLE, "trainer.internal:8022")
+    monkeypatch.setenv(TOKEN_VARIABLE, "attempt")
+    with pytest.raises(SystemExit, match=f"{TRAINER_PREFIX}CA .* {TRAINER_PREFIX}TRUSTED_NETWORK=true"):
+        await main(tmp_path, [])
+    monkeypatch.setenv(TOKEN_VARIABLE, "attempt")
+    monkeypatch.setenv(f"{TRAINER_PREFIX}TRUSTED_NETWORK", "true")
+    with pytest.raises(FileNotFoundError):  # it goes on to read what to do
+        await main(tmp_path / "nothing", [])
 
 
 async def test_a_far_worker_that_dies_is_started_again(app: TrainerApp, registry: FakeRegistry) -> None:

@@ -20,6 +20,7 @@ from tuneloom_client.uploads import Upload
 from tuneloom_common import children
 from tuneloom_common.errors import FailedPrecondition, PermissionDenied, Unauthenticated, Unavailable
 from tuneloom_common.manifests import FileEntry
+from tuneloom_common.networks import CA_NEEDED, leaves_machine, would_be_read
 from tuneloom_common.objects import permissions
 from tuneloom_common.patience import patient
 from tuneloom_common.tls import PeerTls
@@ -35,7 +36,8 @@ from tuneloom_trainer.worker.protocol import (
 )
 
 TRAINER_PREFIX = "TUNELOOM_WORKER_TRAINER_"
-"""With CA, CERTIFICATE, KEY and SERVER_NAME, where the trainer speaks TLS."""
+"""With CA, CERTIFICATE, KEY and SERVER_NAME, where the trainer speaks TLS; TRUSTED_NETWORK=true where plain text may be
+sent to another machine."""
 ADDRESS_VARIABLE = f"{TRAINER_PREFIX}ADDRESS"
 TOKEN_VARIABLE = "TUNELOOM_WORKER_TOKEN"  # noqa: S105 - the name of a variable
 WORKER_LOG = "worker.log"
@@ -148,8 +150,13 @@ def _tls() -> PeerTls | None:
 
 
 async def main(run_dir: Path, command: Sequence[str]) -> int:
-    address, token = os.environ[ADDRESS_VARIABLE], os.environ.pop(TOKEN_VARIABLE)
-    async with TrainerClient.at(address, token=token, tls=_tls(), setting=TRAINER_PREFIX) as trainer:
+    """Exits with one line where the token would be sent in plain text to another machine."""
+    address, token, tls = os.environ[ADDRESS_VARIABLE], os.environ.pop(TOKEN_VARIABLE), _tls()
+    trusted = os.environ.get(f"{TRAINER_PREFIX}TRUSTED_NETWORK", "").lower() in ("1", "true")
+    if tls is None and not trusted and leaves_machine(address):
+        mend = f"set {TRAINER_PREFIX}CA {CA_NEEDED}"
+        raise SystemExit(f"{ADDRESS_VARIABLE}: {would_be_read(address, mend=mend, prefix=TRAINER_PREFIX)}")
+    async with TrainerClient.at(address, token=token, tls=tls, setting=TRAINER_PREFIX) as trainer:
         return await Reporter(trainer, run_dir, command).run()
 
 
