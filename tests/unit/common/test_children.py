@@ -50,7 +50,11 @@ async def test_output_of_a_child_is_appended_to_its_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("before\n")
     process = await spawn(
-        [sys.executable, "-c", "import os, sys; print(os.environ['X']); print(os.getcwd(), file=sys.stderr)"],
+        [
+            sys.executable,
+            "-c",
+            "import os, sys; print(os.environ['X'], flush=True); print(os.getcwd(), file=sys.stderr)",
+        ],
         log=log,
         cwd=tmp_path,
         env={"X": "told"},
