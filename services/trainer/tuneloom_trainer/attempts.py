@@ -31,7 +31,8 @@ from tuneloom_trainer.worker.protocol import (
     Validated,
 )
 
-LOG_SECONDS = 1.0
+LOG_SECONDS = 5.0
+"""How often what is new in a worker's log is stored: up to SHOWN_LOG_BYTES a commit."""
 SHOWN_LOG_BYTES = 64 << 10
 T = TypeVar("T")
 TOLD = (DataReport, Progress, SampleChat, Note)

@@ -20,7 +20,7 @@ from tuneloom_trainer.jobs import Checkpoint, Job, JobState, LogTail
 from tuneloom_trainer.specs import TrainingSpec
 from tuneloom_trainer.store import JobQueue, JobStore
 from tuneloom_trainer.store.rows import QUEUED
-from tuneloom_trainer.tables import job_events, jobs
+from tuneloom_trainer.tables import job_events, job_logs, jobs
 from tuneloom_trainer.training_events import DataReport, Note, Progress
 
 PROGRESS = Progress(step=1, loss=2.0)
@@ -426,6 +426,23 @@ async def test_events_of_other_releases_are_told(store: JobStore, create: Create
     bodies = [event.body for event in await store.events_after(job.id, 1)]
 
     assert bodies == [Note(text="x"), Note(text="weather: {'sun': True}"), DataReport(rows=3)]
+
+
+async def test_a_log_that_is_shown_rewrites_no_job(queue: JobQueue, create: CreateJob) -> None:
+    await create()
+    job = await claimed(queue)
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        await queue.show_log(job, LogTail("one\n"))
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    assert any(job_logs.name in statement for statement in statements)
+    assert not [statement for statement in statements if statement.startswith(f"UPDATE {jobs.name} ")]
 
 
 async def test_the_end_of_a_log_is_shown_by_whoever_holds_the_lease(

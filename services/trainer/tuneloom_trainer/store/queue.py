@@ -135,7 +135,7 @@ class JobQueue:
     async def show_log(self, job: Job, tail: LogTail) -> None:
         """Lets every trainer read the end of the job's log."""
         async with self._database.write() as db:
-            await self._queue.require(db, self._queue.held(job.lease).values(lease_epoch=job.lease_epoch))
+            await self._queue.hold(db, job.lease)
             await write_log(db, job.id, tail)
 
     async def finish(self, job: Job, state: JobState, *, error: str = "", reason: str = "") -> Job:
