@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MIN_FREE_GB = 5
+LISTEN_SECONDS = 3.0
 WORKER_PROBE = (
     "import torch, transformers, peft, bitsandbytes as b;"
     "gpu = torch.cuda.is_available();"
@@ -96,33 +97,49 @@ def services() -> Iterator[Finding]:
         address = getattr(found, name)
         if not address:
             continue
-        good = asyncio.run(_listens(*_first_place(address)))
+        good = asyncio.run(_some_listens(_places(address)))
         yield Finding(
             name.replace("_", " "),
             good,
-            f"{'listens' if good else 'nobody listens'} on {address}",
-            "tuneloom up",
+            f"{'listens' if good else 'nobody listens'} on {_shown(address)}",
+            f"start it, or set {_setting(name)} to where it is" if found.elsewhere else "tuneloom up",
             required=False,
         )
 
 
-def _first_place(address: str) -> tuple[str, int]:
-    """Host and port of a URL or of gRPC's target, of which the first server counts."""
+def _setting(service: str) -> str:
+    from tuneloom_cli.cluster import PREFIX
+
+    return PREFIX + service.upper() + ("_ADDRESS" if service in ("registry", "trainer") else "_URL")
+
+
+def _shown(address: str) -> str:
+    """Without the password a URL may hold."""
+    scheme, slashes, rest = address.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if slashes else address
+
+
+def _places(address: str) -> list[tuple[str, int]]:
+    """Hosts and ports of a URL or of gRPC's target."""
     from urllib.parse import urlsplit
 
-    if address.startswith("http"):
-        parts = urlsplit(address)
-        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    for scheme in ("dns:///", "ipv4:", "ipv6:"):
-        address = address.removeprefix(scheme)
-    host, _, port = address.partition(",")[0].rpartition(":")
-    return host.strip("[]"), int(port)
+    from tuneloom_common.addresses import places
+
+    if not address.startswith(("http://", "https://")):
+        return places(address)
+    parts = urlsplit(address)
+    return [(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))]
+
+
+async def _some_listens(places: list[tuple[str, int]]) -> bool:
+    return any(await asyncio.gather(*(_listens(host, port) for host, port in places)))
 
 
 async def _listens(host: str, port: int) -> bool:
     try:
-        _, writer = await asyncio.open_connection(host, port)
-    except OSError:
+        async with asyncio.timeout(LISTEN_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+    except OSError:  # a TimeoutError is one
         return False
     writer.close()
     return True

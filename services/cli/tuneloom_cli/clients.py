@@ -35,7 +35,11 @@ async def connect(connection: Connection) -> AsyncIterator[Services]:
         registry = await stack.enter_async_context(registry_of(connection))
         trainer = await stack.enter_async_context(
             TrainerClient.at(
-                connection.trainer, token=connection.service_token, tls=connection.trainer_tls, setting=PREFIX
+                connection.trainer,
+                token=connection.service_token,
+                tls=connection.trainer_tls,
+                setting=PREFIX,
+                address_setting=f"{PREFIX}TRAINER_ADDRESS" if connection.elsewhere else "",
             )
         )
         yield Services(connection, registry, trainer)
@@ -44,7 +48,11 @@ async def connect(connection: Connection) -> AsyncIterator[Services]:
 def registry_of(connection: Connection) -> RegistryClient:
     """A client of the registry alone."""
     return RegistryClient.at(
-        connection.registry, token=connection.service_token, tls=connection.registry_tls, setting=PREFIX
+        connection.registry,
+        token=connection.service_token,
+        tls=connection.registry_tls,
+        setting=PREFIX,
+        address_setting=f"{PREFIX}REGISTRY_ADDRESS" if connection.elsewhere else "",
     )
 
 

@@ -59,9 +59,16 @@ class ClusterSettings(NetworkSettings):
             raise ValueError(f"a cluster needs all of its addresses; set {' and '.join(missing)}")
         return gateway_url.rstrip("/").removesuffix("/v1")
 
-    def tls(self, server_name: str = "") -> PeerTls | None:
+    def tls(self, service: str) -> PeerTls | None:
+        """For gRPC; `service` is "registry" or "trainer"."""
+        named = f"{service}_server_name"
         return PeerTls.of(
-            ca=self.ca, certificate=self.certificate, key=self.key, server_name=server_name, setting=PREFIX
+            ca=self.ca,
+            certificate=self.certificate,
+            key=self.key,
+            server_name=getattr(self, named),
+            setting=PREFIX,
+            name_setting=PREFIX + named.upper(),
         )
 
     def connection(self) -> Connection | None:
@@ -75,8 +82,9 @@ class ClusterSettings(NetworkSettings):
             engine_host=self.engine_host_url.rstrip("/"),
             service_token=self.token.get_secret_value() if self.token else "",
             api_key=self.api_key.get_secret_value() if self.api_key else "",
-            registry_tls=self.tls(self.registry_server_name),
-            trainer_tls=self.tls(self.trainer_server_name),
+            registry_tls=self.tls("registry"),
+            trainer_tls=self.tls("trainer"),
+            elsewhere=True,
         )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -12,12 +13,13 @@ import aiohttp
 
 from tuneloom_cli.cluster import PREFIX
 from tuneloom_common.errors import NotFound, TuneloomError, Unauthenticated, Unavailable
-from tuneloom_common.tls import PeerTls
+from tuneloom_common.tls import SYSTEM, PeerTls
 from tuneloom_common.tls.faults import REASON as HANDSHAKE_FAILED
 from tuneloom_common.tls.faults import fault_raised, sentence
 
 # Above the engine host's own limit for a start, so that its reason arrives first.
 FIRST_WORD_SECONDS = 660.0
+URL_SETTING = f"{PREFIX}GATEWAY_URL"
 Messages = Sequence[Mapping[str, str]]
 
 
@@ -35,7 +37,8 @@ class NoAnswer(Unavailable):
 
 
 class Gateway:
-    """`first_word_seconds` is how long an answer may take to begin, engine start included."""
+    """`first_word_seconds` is how long an answer may take to begin, engine start included. `elsewhere`: it is not of
+    this home."""
 
     def __init__(
         self,
@@ -43,16 +46,18 @@ class Gateway:
         *,
         first_word_seconds: float = FIRST_WORD_SECONDS,
         tls: PeerTls | None = None,
+        elsewhere: bool = False,
     ) -> None:
         self._session = session
-        self._tls = tls
+        self._tls = replace(tls, server_name="", name_setting="", url_setting=URL_SETTING) if tls else None
+        self._elsewhere = elsewhere
         self._first_word_seconds = first_word_seconds
 
     async def model(self, name: str) -> ServedModel:
         """Raises NotFound for a name that means nothing, with the gateway's suggestions."""
         try:
             async with self._session.get(f"/v1/models/{quote(name, safe='')}") as response:
-                await _check(response)
+                await self._check(response)
                 body = await response.json()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._away(error) from None
@@ -62,22 +67,36 @@ class Gateway:
         """The pieces of an answer as they come."""
         body = {**options, "messages": list(messages), "stream": True}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=self._first_word_seconds)
+        begun = False
         try:
             async with self._session.post("/v1/chat/completions", json=body, timeout=timeout) as response:
-                await _check(response)
+                begun = True
+                await self._check(response)
                 async for line in response.content:
                     for piece in _pieces(line):
                         yield piece
         except TimeoutError:  # aiohttp's own are ClientErrors too, so this comes first
             raise NoAnswer(f"no word for {timeout.sock_read:.0f} s", reason="TIMEOUT") from None
         except aiohttp.ClientError as error:
-            raise self._away(error) from None
+            raise self._away(error, begun=begun) from None
 
-    def _away(self, error: Exception) -> Unavailable:
-        hung_up = self._tls is not None and isinstance(error, aiohttp.ServerDisconnectedError)
+    def _away(self, error: Exception, *, begun: bool = False) -> Unavailable:
+        hung_up = self._tls is not None and not begun and _hung_up(error)
         if fault := fault_raised(error, hung_up=hung_up):
-            return Unavailable(sentence(fault, "gateway", tls=self._tls, setting=PREFIX), reason=HANDSHAKE_FAILED)
-        return Unavailable(f"the gateway does not answer ({error}); is 'tuneloom up' running?")
+            tls = self._tls or PeerTls(SYSTEM, setting=PREFIX, name_setting="", url_setting=URL_SETTING)
+            return Unavailable(sentence(fault, "gateway", tls=tls), reason=HANDSHAKE_FAILED)
+        step = f"see whether it runs where {URL_SETTING} says" if self._elsewhere else "is 'tuneloom up' running?"
+        return Unavailable(f"the gateway does not answer ({error}); {step}")
+
+    async def _check(self, response: aiohttp.ClientResponse) -> None:
+        if response.status == 401 and self._elsewhere:
+            raise Unauthenticated(f"the gateway does not know our key; set {PREFIX}API_KEY to one it knows")
+        await _check(response)
+
+
+def _hung_up(error: Exception) -> bool:
+    reset = getattr(error, "errno", None) in (errno.ECONNRESET, errno.EPIPE)
+    return reset or isinstance(error, aiohttp.ServerDisconnectedError)
 
 
 def _pieces(line: bytes) -> list[str]:

@@ -51,6 +51,7 @@ class RegistryAccess(NetworkSettings):
             self.registry_address,
             token=self.registry_token.get_secret_value() if self.registry_token else None,
             token_setting=f"{_setting(type(self))}TOKEN",
+            address_setting=f"{_setting(type(self))}ADDRESS",
             timeout_seconds=timeout_seconds,
             tls=_tls(type(self), self.__dict__),
         )

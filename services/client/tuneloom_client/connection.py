@@ -28,9 +28,11 @@ class Connection:
         timeout_seconds: float = TIMEOUT_SECONDS,
         tls: PeerTls | None = None,
         setting: str = "",
+        address_setting: str = "",
     ) -> None:
         self._channel = channel
-        self._peer = Peer(self.peer_name, token_setting, tls, setting or token_setting.removesuffix("TOKEN"))
+        setting = setting or token_setting.removesuffix("TOKEN")
+        self._peer = Peer(self.peer_name, token_setting, tls, setting, address_setting)
         self._timeout = timeout_seconds
 
     @classmethod
@@ -43,13 +45,22 @@ class Connection:
         timeout_seconds: float = TIMEOUT_SECONDS,
         tls: PeerTls | None = None,
         setting: str = "",
+        address_setting: str = "",
     ) -> Self:
         """A client on a channel of its own, see `open_channel`. Nothing is sent before the first call.
 
-        `setting` begins the names of the settings about the service, for messages.
+        `setting` begins the names of the settings about the service, for messages, and `address_setting` is the one of
+        its address.
         """
         channel = open_channel(address, token=token, service_config=cls.retries, tls=tls)
-        return cls(channel, token_setting=token_setting, timeout_seconds=timeout_seconds, tls=tls, setting=setting)
+        return cls(
+            channel,
+            token_setting=token_setting,
+            timeout_seconds=timeout_seconds,
+            tls=tls,
+            setting=setting,
+            address_setting=address_setting,
+        )
 
     async def close(self) -> None:
         """Ends all calls."""

@@ -21,12 +21,14 @@ class Peer:
 
     With it, a refused token and a failure inside the peer are raised as Unavailable, which is what they are for
     the service's callers; without it (a person's command) every error is raised as the peer gave it.
+    `address_setting` names the setting of the peer's address; without it the peer is a service of this home.
     """
 
     name: str
     token_setting: str = ""
     tls: PeerTls | None = None
     setting: str = ""
+    address_setting: str = ""
 
     @contextmanager
     def called(self) -> Iterator[None]:
@@ -39,7 +41,9 @@ class Peer:
     def _translated(self, error: grpc.aio.AioRpcError) -> TuneloomError:
         if error.code() is grpc.StatusCode.CANCELLED:  # by the peer: our own cancelling is no RpcError
             return Unavailable(f"the {self.name} ended the call; it may be restarting")
-        ours = from_rpc_error(error, self.name, tls=self.tls, setting=self.setting)
+        ours = from_rpc_error(
+            error, self.name, tls=self.tls, setting=self.setting, address_setting=self.address_setting
+        )
         if not self.token_setting:
             return ours
         if error.code().name in OUR_TOKEN:

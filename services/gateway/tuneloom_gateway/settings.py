@@ -156,4 +156,5 @@ def _engine_host_tls(values: Mapping[str, Any]) -> PeerTls | None:
         key=values.get("engine_host_key"),
         server_name=values.get("engine_host_server_name", ""),
         setting="TUNELOOM_GATEWAY_ENGINE_HOST_",
+        url_setting="TUNELOOM_GATEWAY_ENGINE_HOST_URL",
     )

@@ -119,6 +119,38 @@ async def test_what_is_wrong_is_one_sentence_with_the_next_step(
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"API_KEY": "another"}, "the gateway does not know our key; set TUNELOOM_CLI_API_KEY to one it knows"),
+        ({"GATEWAY_URL": "https://127.0.0.1:9"}, "see whether it runs where TUNELOOM_CLI_GATEWAY_URL says"),
+    ],
+)
+async def test_what_a_chat_cannot_do_is_told_for_a_cluster(
+    cluster: Environment, change: Environment, told: str
+) -> None:
+    changed = {f"TUNELOOM_CLI_{name}": value for name, value in change.items()}
+    status, _, errors = await say(cluster | changed, "chat", "seed", "--message", "hi")
+    assert (status, told in errors, "tuneloom up" in errors, "this home" in errors) == (1, True, False, False)
+
+
+async def test_a_registry_that_is_away_is_looked_for_by_its_setting(cluster: Environment) -> None:
+    away = cluster | {"TUNELOOM_CLI_REGISTRY_ADDRESS": "127.0.0.1:9"}
+    _, _, errors = await say(away, "models", "list")
+    assert errors.startswith("error: the registry does not answer")
+    assert "TUNELOOM_CLI_REGISTRY_ADDRESS" in errors
+
+
+async def test_the_setting_of_another_name_exists(cluster: Environment, authority: Authority) -> None:
+    _, _, errors = await say(cluster | {"TUNELOOM_CLI_REGISTRY_SERVER_NAME": "a.example"}, "models", "list")
+    assert "set TUNELOOM_CLI_REGISTRY_SERVER_NAME to one it is for" in " ".join(errors.split())
+    authority.issue("services", hosts=["registry.example"])
+    named = {"TUNELOOM_CLI_REGISTRY_SERVER_NAME": "registry.example"}
+    assert (await say(cluster | named, "models", "list"))[0] == 0
+    _, _, errors = await say(cluster | named, "chat", "seed", "--message", "hi")
+    assert "the name in its address; call it by one it is for in TUNELOOM_CLI_GATEWAY_URL" in " ".join(errors.split())
+
+
 async def test_a_gateway_of_another_authority_is_named(cluster: Environment, tmp_path: Path) -> None:
     other = Authority(tmp_path, "other")
     status, _, errors = await say(cluster | {"TUNELOOM_CLI_CA": str(other.path)}, "chat", "seed", "--message", "hi")

@@ -56,6 +56,27 @@ def test_services_are_asked_where_the_home_says(tmp_path: Path, monkeypatch: pyt
     assert f"nobody listens on 127.0.0.1:{nowhere}" in found["trainer"].details
 
 
+def test_services_of_a_cluster_are_asked_at_their_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNELOOM_HOME", str(tmp_path))
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        places = {
+            "REGISTRY_ADDRESS": "dns:///localhost",
+            "TRAINER_ADDRESS": f"ipv4:127.0.0.1:9,127.0.0.1:{port}",
+            "GATEWAY_URL": "http://me:secret@127.0.0.1:9/v1",
+        }
+        for name, value in places.items():
+            monkeypatch.setenv(f"TUNELOOM_CLI_{name}", value)
+        found = {finding.what: finding for finding in checks.services()}
+    assert found["trainer"].good
+    for what, setting in (("registry", "REGISTRY_ADDRESS"), ("gateway", "GATEWAY_URL")):
+        assert not found[what].good
+        assert found[what].mend == f"start it, or set TUNELOOM_CLI_{setting} to where it is"
+    assert "secret" not in found["gateway"].details
+
+
 def test_a_missing_engine_is_named_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNELOOM_ENGINE_PYTHON", str(tmp_path / "python"))
     engine = checks._engine()

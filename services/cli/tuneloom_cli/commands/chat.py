@@ -70,7 +70,7 @@ async def conversation_with(
         session(connection, connection.engine_host, token=connection.service_token) as host_session,
         registry_of(connection) as registry,
     ):
-        gateway = Gateway(gateway_session, tls=connection.registry_tls)
+        gateway = Gateway(gateway_session, tls=connection.registry_tls, elsewhere=connection.elsewhere)
         yield Conversation(
             gateway,
             Engines(host_session, registry),

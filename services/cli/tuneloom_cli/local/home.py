@@ -35,6 +35,8 @@ class Connection:
     registry_tls: PeerTls | None = field(default=None)
     """Of services elsewhere, like the next; never stored: a home's own meet on loopback in plain text."""
     trainer_tls: PeerTls | None = field(default=None)
+    elsewhere: bool = field(default=False)
+    """Whether TUNELOOM_CLI_… variables name these services."""
 
     @classmethod
     def stored(cls, values: dict[str, Any]) -> Connection:

@@ -28,13 +28,20 @@ def translated(what: str) -> Iterator[None]:
 
 
 def from_rpc_error(
-    error: grpc.aio.AioRpcError, what: str, *, tls: PeerTls | None = None, setting: str = ""
+    error: grpc.aio.AioRpcError,
+    what: str,
+    *,
+    tls: PeerTls | None = None,
+    setting: str = "",
+    address_setting: str = "",
 ) -> errors.TuneloomError:
-    """The error the server raised, as far as its status tells. `setting` begins the names of settings about it."""
+    """The error the server raised, as far as its status tells. `setting` begins the names of settings about it;
+    without an `address_setting` it is a service of this home."""
     if error.code() == grpc.StatusCode.UNAVAILABLE and not error.trailing_metadata():
         if fault := fault_told(error.details() or ""):
             return errors.Unavailable(sentence(fault, what, tls=tls, setting=setting), reason=HANDSHAKE_FAILED)
-        return errors.Unavailable(f"the {what} does not answer; is it running? Start it with 'tuneloom up'")
+        step = f"See whether it is where {address_setting} says" if address_setting else "Start it with 'tuneloom up'"
+        return errors.Unavailable(f"the {what} does not answer; is it running? {step}")
     if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.Unavailable(f"the {what} did not answer in time; try again", reason="TIMEOUT")
     leaf = errors.BY_CODE.get(error.code().name, errors.TuneloomError)

@@ -67,13 +67,22 @@ def sentence(fault: Fault, what: str, *, tls: PeerTls | None, setting: str = "")
         case Fault.NAME:
             name = tls.server_name if tls and tls.server_name else "in its address"
             return (
-                f"the {what}'s certificate is not for the name {name}; set {setting}SERVER_NAME to one it is for, or "
-                "give it another certificate"
+                f"the {what}'s certificate is not for the name {name}; {_other_name(tls, setting)}, or give it another "
+                "certificate"
             )
         case Fault.NOT_TLS:
-            return f"the {what} does not speak TLS; give it a certificate (…_TLS_CERTIFICATE), or unset {setting}CA"
+            url = tls.url_setting if tls else ""
+            plainly = f"call it by http:// in {url}" if url else f"unset {setting}CA"
+            return f"the {what} does not speak TLS; give it a certificate (…_TLS_CERTIFICATE), or {plainly}"
         case Fault.REFUSED:
             return f"the {what} ended the connection at once; {_wish(tls, setting)}"
+
+
+def _other_name(tls: PeerTls | None, setting: str) -> str:
+    named = tls.name_setting if tls else None
+    if named is None:
+        named = f"{setting}SERVER_NAME"
+    return f"set {named} to one it is for" if named else f"call it by one it is for in {tls and tls.url_setting}"
 
 
 def _wish(tls: PeerTls | None, setting: str) -> str:

@@ -18,16 +18,30 @@ SYSTEM = "system"
 @dataclass(frozen=True, slots=True)
 class PeerTls:
     """`ca` is a file, or `system` for the authorities this machine trusts. `server_name` is the name in the service's
-    certificate where that is not the one in its address. `setting` begins the names of the settings, for messages."""
+    certificate where that is not the one in its address.
+
+    For messages: `setting` begins the names of the settings. `name_setting` is the one of the server's name where that
+    is another than `setting`SERVER_NAME, empty where there is none; `url_setting` the one of the URL, over HTTP.
+    """
 
     ca: str
     pair: Pair | None = None
     server_name: str = ""
     setting: str = ""
+    name_setting: str | None = None
+    url_setting: str = ""
 
     @classmethod
     def of(
-        cls, *, ca: str, certificate: Path | None, key: Path | None, server_name: str, setting: str
+        cls,
+        *,
+        ca: str,
+        certificate: Path | None,
+        key: Path | None,
+        server_name: str,
+        setting: str,
+        name_setting: str | None = None,
+        url_setting: str = "",
     ) -> PeerTls | None:
         """From settings; None: the service is called in plain text. Raises InvalidArgument for what makes no sense."""
         if (certificate is None) != (key is None):
@@ -35,13 +49,14 @@ class PeerTls:
             raise InvalidArgument(f"{setting}{missing}: needed beside {setting}{given}")
         if not ca:
             if certificate is not None or server_name:
-                given = "CERTIFICATE" if certificate is not None else "SERVER_NAME"
+                named = name_setting or f"{setting}SERVER_NAME"
+                given = f"{setting}CERTIFICATE" if certificate is not None else named
                 raise InvalidArgument(
-                    f"{setting}CA: needed beside {setting}{given}; set it to the authority's file, or to '{SYSTEM}'"
+                    f"{setting}CA: needed beside {given}; set it to the authority's file, or to '{SYSTEM}'"
                 )
             return None
         pair = Pair(certificate, key) if certificate is not None and key is not None else None
-        return cls(ca, pair, server_name, setting)
+        return cls(ca, pair, server_name, setting, name_setting, url_setting)
 
     @property
     def files(self) -> tuple[Path, ...]:

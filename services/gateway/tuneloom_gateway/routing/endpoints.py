@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -113,12 +114,14 @@ class HostedEndpoints:
                 f"the engine for {engine} is still starting; try again in a minute", reason="ENGINE_STARTING"
             ) from None
         except (aiohttp.ClientError, ValueError) as error:
-            hung_up = self._tls is not None and isinstance(error, aiohttp.ServerDisconnectedError)
+            reset = getattr(error, "errno", None) in (errno.ECONNRESET, errno.EPIPE)
+            hung_up = self._tls is not None and (reset or isinstance(error, aiohttp.ServerDisconnectedError))
             if fault := fault_raised(error, hung_up=hung_up):
                 told = sentence(fault, "engine host", tls=self._tls, setting="TUNELOOM_GATEWAY_ENGINE_HOST_")
                 raise Unavailable(told, reason=HANDSHAKE_FAILED) from None
             raise Unavailable(
-                "the engine host does not answer; is it running? Start it with 'tuneloom up'",
+                "the engine host does not answer; is it running? See whether it is where "
+                "TUNELOOM_GATEWAY_ENGINE_HOST_URL says",
                 reason="ENGINE_HOST_UNAVAILABLE",
             ) from None
         if response.status != 200 or not isinstance(answer, dict) or not isinstance(answer.get("url"), str):

@@ -156,7 +156,9 @@ async def main(run_dir: Path, command: Sequence[str]) -> int:
     if tls is None and not trusted and leaves_machine(address):
         mend = f"set {TRAINER_PREFIX}CA {CA_NEEDED}"
         raise SystemExit(f"{ADDRESS_VARIABLE}: {would_be_read(address, mend=mend, prefix=TRAINER_PREFIX)}")
-    async with TrainerClient.at(address, token=token, tls=tls, setting=TRAINER_PREFIX) as trainer:
+    async with TrainerClient.at(
+        address, token=token, tls=tls, setting=TRAINER_PREFIX, address_setting=ADDRESS_VARIABLE
+    ) as trainer:
         return await Reporter(trainer, run_dir, command).run()
 
 
