@@ -71,14 +71,15 @@ async def test_what_keeps_it_from_the_host_is_named(
             assert caught.value.reason == "HANDSHAKE_FAILED"
 
 
-async def test_handshakes_that_never_end_make_room(make_settings: MakeSettings, authority: Authority) -> None:
+@pytest.mark.parametrize("greeted", [False, True], ids=["during handshakes", "after them"])
+async def test_who_says_nothing_makes_room(make_settings: MakeSettings, authority: Authority, greeted: bool) -> None:
     listener = listen(settings := make_settings(port=0))
     tls = ServerTls(authority.issue("host").pair)
     context = PeerTls(str(authority.path)).context()
     asking = b"GET /replicas HTTP/1.1\r\nHost: localhost\r\n\r\n"
     async with serving(build(settings), listener, max_connections=3, tls=tls):
         port = listener.getsockname()[1]
-        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(9)]
+        silent = [await asyncio.open_connection("localhost", port, ssl=context if greeted else None) for _ in range(9)]
         for _ in range(4):
             reader, writer = await asyncio.open_connection("localhost", port, ssl=context)
             writer.write(asking)
