@@ -21,6 +21,7 @@ from tuneloom_common.ids import check_sha256
 Scope = Literal[
     "registry:read",
     "registry:write",
+    "registry:fence",
     "trainer:read",
     "trainer:write",
     "trainer:report",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -20,6 +21,9 @@ from tuneloom_registry.builds import (
 )
 from tuneloom_registry.versions import Alias, Collection, Fence, ModelEvent, Version
 
+MAX_SCOPE_CHARS = 128
+MAX_EPOCH = 2**31 - 1
+_SCOPE = re.compile(r"[A-Za-z0-9._/-]+")
 _KINDS = {kind: versions_pb2.ArtifactKind.Value(f"ARTIFACT_KIND_{kind.name}") for kind in Kind}
 _STATES = {state: builds_pb2.BuildState.Value(f"BUILD_STATE_{state.name}") for state in BuildState}
 
@@ -119,8 +123,17 @@ def from_build_spec(message: builds_pb2.Build) -> BuildSpec:
     raise InvalidArgument("build: set convert or merge", field="build")
 
 
-def from_fence(message: fence_pb2.Fence) -> Fence | None:
-    return Fence(message.scope, message.epoch) if message.scope else None
+def from_fence(message: fence_pb2.Fence, *, field: str) -> Fence | None:
+    if not message.scope:
+        return None
+    if len(message.scope) > MAX_SCOPE_CHARS or not _SCOPE.fullmatch(message.scope):
+        raise InvalidArgument(
+            f"{field}.scope: a name such as trainingJobs/job-3f2a, of at most {MAX_SCOPE_CHARS} characters",
+            field=f"{field}.scope",
+        )
+    if not 1 <= message.epoch <= MAX_EPOCH:
+        raise InvalidArgument(f"{field}.epoch: from 1 to {MAX_EPOCH}, not {message.epoch}", field=f"{field}.epoch")
+    return Fence(message.scope, message.epoch)
 
 
 def _time(value: datetime) -> Timestamp:

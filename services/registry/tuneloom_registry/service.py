@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from tuneloom.common.v1 import fence_pb2
 from tuneloom.registry.v1 import builds_pb2, registry_pb2, registry_pb2_grpc, versions_pb2
 from tuneloom_common.errors import InvalidArgument
+from tuneloom_common.grpc.edge import caller
 from tuneloom_common.ids import check_id, check_sha256
 from tuneloom_common.kinds import Kind
 from tuneloom_common.manifests import Manifest
@@ -19,7 +21,7 @@ from tuneloom_registry.admission import check_base, check_contents
 from tuneloom_registry.datasets import DatasetChecks
 from tuneloom_registry.store import BuildStore, VersionStore
 from tuneloom_registry.store.versions import MODELS
-from tuneloom_registry.versions import check_registrable
+from tuneloom_registry.versions import Fence, check_registrable
 
 WATCH_POLL_SECONDS = 1.0
 
@@ -168,7 +170,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
             request.parent,
             manifest,
             set_aliases=request.aliases,
-            fence=mapping.from_fence(request.fence),
+            fence=_fence(request.fence, field="fence"),
         )
         return mapping.to_version(version)
 
@@ -240,7 +242,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
             spec,
             target_model=request.build.target_model,
             target_aliases=request.build.target_aliases,
-            fence=mapping.from_fence(request.build.fence),
+            fence=_fence(request.build.fence, field="build.fence"),
             request_id=request.request_id,
         )
         return mapping.to_build(build)
@@ -265,8 +267,16 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
     async def CancelFencedBuilds(  # noqa: N802
         self, request: registry_pb2.CancelFencedBuildsRequest, context: Any
     ) -> registry_pb2.CancelFencedBuildsResponse:
-        fence = mapping.from_fence(request.fence)
+        fence = _fence(request.fence, field="fence")
         if fence is None:
             raise InvalidArgument("fence.scope: it names what the builds were asked for under", field="fence.scope")
         stopped = await self._builds.cancel_fenced(fence)
         return registry_pb2.CancelFencedBuildsResponse(builds=[mapping.to_build(build) for build in stopped])
+
+
+def _fence(message: fence_pb2.Fence, *, field: str) -> Fence | None:
+    """Who may name a fence can keep its holder from publishing: that is for those who lease work, not for uploads."""
+    fence = mapping.from_fence(message, field=field)
+    if fence is not None:
+        caller.get().require("registry:fence")
+    return fence

@@ -81,6 +81,8 @@ class Runner:
         except (TuneloomError, OSError) as error:
             if is_full(error):
                 return Again(Retry.DISK_FULL, f"{error}; it goes on when there is space")
+            if getattr(error, "reason", "") == "LEASE_LOST":  # the registry's word; ours is the lease itself
+                return Again(Retry.UNAVAILABLE, f"the registry knows a later attempt than this trainer: {error}")
             if isinstance(error, TuneloomError):
                 return Hopeless(error.reason, error.message)
             return Hopeless("DISK", f"{error}; mend that and submit the job again")

@@ -94,7 +94,7 @@ def test_each_service_holds_its_own_token_and_may_do_what_it_needs(home: Home) -
     to_engines = services["gateway"].environment["TUNELOOM_GATEWAY_ENGINE_HOST_TOKEN"]
     assert len({trainer, gateway, engine, to_engines, home.connection().service_token}) == 5
     registry = services["registry"]
-    assert may(registry, trainer) == {"registry:read", "registry:write"}
+    assert may(registry, trainer) == {"registry:read", "registry:write", "registry:fence"}
     assert may(registry, gateway) == may(registry, engine) == {"registry:read"}
     assert may(registry, to_engines) == set()
     assert may(services["engine"], to_engines) == {"engines:use"}

@@ -18,6 +18,7 @@ from tuneloom_common.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
 )
 from tuneloom_common.manifests import BaseRef, FileEntry, Manifest
 
@@ -212,3 +213,35 @@ async def test_an_adapter_of_a_base_with_a_forged_digest_is_refused(registry: Re
     assert error.field == "base.digest"
     with pytest.raises(ValueError):
         BaseRef(model="qwen", digest="../../x")
+
+
+@pytest.mark.parametrize(
+    ("scope", "epoch", "field"),
+    [
+        ("jobs/" + "j" * 128, 1, "fence.scope"),
+        ("a\0b", 1, "fence.scope"),
+        ("j", 0, "fence.epoch"),
+        ("j", 2**31, "fence.epoch"),
+    ],
+)
+async def test_a_fence_that_is_none_is_refused_by_name(registry: Registry, scope: str, epoch: int, field: str) -> None:
+    request = pb.CancelFencedBuildsRequest(fence={"scope": scope, "epoch": epoch})
+    assert (await refused(registry.stub.CancelFencedBuilds(request), InvalidArgument)).field == field
+
+
+async def test_who_only_uploads_names_no_fence(open_registry: OpenRegistry) -> None:
+    """Else anybody who may upload could end every job's publishing, for good."""
+    entries = [
+        {"id": who, "token_sha256": hashlib.sha256(who.encode()).hexdigest(), "scopes": scopes}
+        for who, scopes in {
+            "uploader": ["registry:read", "registry:write"],
+            "trainer": ["registry:read", "registry:write", "registry:fence"],
+        }.items()
+    ]
+    request = pb.CancelFencedBuildsRequest(fence={"scope": "trainingJobs/j", "epoch": 9})
+    uploader = await open_registry(principals=entries, client_token="uploader")
+    base = Manifest.parse((await uploader.register_base()).manifest_json)
+    await refused(uploader.stub.CancelFencedBuilds(request), PermissionDenied)
+    await refused(uploader.create("models/qwen", base, fence={"scope": "trainingJobs/j", "epoch": 9}), PermissionDenied)
+    trainer = await open_registry(principals=entries, client_token="trainer")
+    await trainer.stub.CancelFencedBuilds(request)

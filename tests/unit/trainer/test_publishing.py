@@ -116,3 +116,12 @@ async def test_an_attempt_asks_again_for_the_checkpoints_of_those_before(
         await until_state(app, job, JobState.SUCCEEDED)
     epochs = [asked.build.fence.epoch for asked in registry.asked if "1" in asked.build.target_aliases]
     assert epochs[:2] == [1, 2]
+
+
+async def test_a_registry_that_knows_a_later_attempt_fails_no_job(app: TrainerApp, registry: FakeRegistry) -> None:
+    """As after the trainer's database came back from a backup."""
+    async with running(app):
+        job = await submit(app, registry, "wait", "succeed")
+        registry.epochs[job.name] = 2
+        done = await until_state(app, job, JobState.SUCCEEDED)
+    assert done.lease_epoch == 2

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 SCOPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "registry": {
         "owner": ("registry:read", "registry:write"),
-        "trainer": ("registry:read", "registry:write"),
+        "trainer": ("registry:read", "registry:write", "registry:fence"),
         "gateway": ("registry:read",),
         "engine": ("registry:read",),
     },
