@@ -25,12 +25,15 @@ START_SECONDS = 300
 COMMAND_SECONDS = 900
 
 
+def reader() -> tuple[str, ...] | None:
+    """The compose command of this machine, which reads its files without a Docker; None without."""
+    commands: tuple[tuple[str, ...], ...] = (("docker-compose",), ("docker", "compose"))
+    return next((command for command in commands if shutil.which(command[0]) and _works(*command, "version")), None)
+
+
 def installed() -> tuple[str, ...] | None:
-    """The compose command of this machine, with a Docker that answers; None without."""
-    for command in (("docker-compose",), ("docker", "compose")):
-        if shutil.which(command[0]) and _works(*command, "version"):
-            return command if _works("docker", "info") else None
-    return None
+    """The same, with a Docker that answers."""
+    return reader() if shutil.which("docker") and _works("docker", "info") else None
 
 
 def _works(*command: str) -> bool:

@@ -1,7 +1,8 @@
 """What each service of a deployment must be told in secret: one directory per service, one file per setting.
 
-The owner's connection.json holds every key; everything here is made from it, so it is what has to be backed up. Files
-are called like the variables they stand for (TUNELOOM_SECRETS_DIR), and are readable by their owner only.
+The owner's connection.json holds the keys of our own services, which everything here is made from again. The passwords
+of PostgreSQL and S3 are only here: both have to be backed up. Files are called like the variables they stand for
+(TUNELOOM_SECRETS_DIR), and are readable by their owner only.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import configparser
 import hashlib
 import io
 import json
+import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneloom_cli.local.home import PRIVATE_DIRECTORY, Connection, write_private
+from tuneloom_cli.local.home import PRIVATE_DIRECTORY, PRIVATE_FILE, Connection, write_private
 from tuneloom_cli.local.keys import Keys, principals
+from tuneloom_common.errors import FailedPrecondition
 
 OBJECTS_CREDENTIALS = "objects-credentials"
 """Key pair of the object store, in the form of ~/.aws/credentials."""
@@ -37,13 +41,32 @@ class Backends:
 
 def write_secrets(directory: Path, connection: Connection, backends: Backends) -> list[Path]:
     """Writes what differs from what is there, and returns those files. Passwords that exist are kept."""
+    directory.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIRECTORY)
     written = []
     for path, text in _secrets(directory, connection, backends):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIRECTORY)
-        if not path.exists() or path.read_text() != text:
+        _make_private(path.parent)
+        if not _is_private(path) or path.read_text() != text:
             write_private(path, text)
             written.append(path)
     return written
+
+
+def _make_private(directory: Path) -> None:
+    """A service's directory, for its owner alone also where it was there before."""
+    if directory.is_symlink():
+        raise FailedPrecondition(f"{directory} is a link, and secrets follow none; remove it and run this again")
+    directory.mkdir(exist_ok=True, mode=PRIVATE_DIRECTORY)
+    found = directory.stat()
+    if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) != PRIVATE_DIRECTORY:
+        directory.chmod(PRIVATE_DIRECTORY)
+
+
+def _is_private(path: Path) -> bool:
+    """Whether a file of ours is there that nobody else may read: no link to one."""
+    if not path.exists():
+        return False
+    mode = path.lstat().st_mode
+    return stat.S_ISREG(mode) and stat.S_IMODE(mode) == PRIVATE_FILE
 
 
 def _secrets(directory: Path, connection: Connection, backends: Backends) -> Iterator[tuple[Path, str]]:

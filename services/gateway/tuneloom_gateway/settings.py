@@ -34,6 +34,11 @@ class Settings(ListeningSettings, RegistryAccess):
     model_config = SettingsConfigDict(env_prefix="TUNELOOM_GATEWAY_")
 
     port: int = Field(default=8000, ge=0, le=65535)
+    behind_tls_proxy: bool = False
+    """Whoever reaches `published` is a proxy that speaks TLS with everybody else."""
+    published: str = "127.0.0.1"
+    """The host's address at which a container's port is published: what `trusted_network` says of the network that
+    `host` is on says nothing of that one."""
     log_json: bool = False
     principals: tuple[PrincipalEntry, ...] = ()
     """Callers with names and scopes: [{"id": …, "key_sha256": …, "scopes": ["inference", "models:read"]}]."""
@@ -94,6 +99,19 @@ class Settings(ListeningSettings, RegistryAccess):
         scopes = frozenset(CLIENT_SCOPES)
         keys = (PrincipalEntry(id=f"key-{key[:8]}", token_sha256=key, scopes=scopes) for key in self.api_key_sha256s)
         return [*self.principals, *keys]
+
+    @field_validator("published")
+    @classmethod
+    def _readable(cls, published: str, info: ValidationInfo) -> str:
+        loopback = is_loopback(published.removeprefix("[").removesuffix("]"))
+        if not (loopback or info.data.get("tls_certificate") or info.data.get("behind_tls_proxy")):
+            raise ValueError(
+                f"{published} lets other machines connect, and keys and prompts would be sent in plain text; set "
+                "TUNELOOM_GATEWAY_TLS_CERTIFICATE and TUNELOOM_GATEWAY_TLS_KEY, or "
+                "TUNELOOM_GATEWAY_BEHIND_TLS_PROXY=true where only a proxy that speaks TLS reaches this address, or "
+                "publish on 127.0.0.1 (TUNELOOM_GATEWAY_BIND of deploy/compose)"
+            )
+        return published
 
     @field_validator("api_key_sha256s", mode="before")
     @classmethod

@@ -11,7 +11,8 @@ import pytest
 
 from tests.unit.cli.conftest import Say
 from tuneloom_cli.deployment import OBJECTS_CREDENTIALS, Backends, write_secrets
-from tuneloom_cli.local.home import Addresses, Connection, Home, Ports
+from tuneloom_cli.local.home import Addresses, Connection, Home, Ports, write_private
+from tuneloom_common.errors import FailedPrecondition
 from tuneloom_common.principals import PrincipalEntry, Principals
 from tuneloom_common.settings import SECRETS_DIR, load
 from tuneloom_gateway.settings import Settings as GatewaySettings
@@ -74,6 +75,50 @@ def test_everything_is_its_owners_alone_and_kept(tmp_path: Path, connection: Con
     assert {stat.S_IMODE(path.stat().st_mode) for path in directory.rglob("*") if path.is_file()} == {0o600}
 
 
+def test_what_was_open_to_others_is_closed(tmp_path: Path, connection: Connection) -> None:
+    directory = tmp_path / "secrets"
+    first = write_secrets(directory, connection, Backends(s3=True))
+    for path in (directory, *directory.iterdir()):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+        path.chmod(0o755)
+    (directory / "s3" / "secret-key").chmod(0o644)
+    assert write_secrets(directory, connection, Backends(s3=True)) == [directory / "s3" / "secret-key"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()} == {0o700}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in first} == {0o600}
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o755  # what is in it is closed; it may be anybody's, /tmp too
+
+
+def test_secrets_follow_no_links(tmp_path: Path, connection: Connection) -> None:
+    elsewhere, directory = tmp_path / "elsewhere", tmp_path / "secrets"
+    elsewhere.mkdir()
+    (written, *_) = write_secrets(directory, connection, Backends())
+    written.rename(elsewhere / "same")
+    written.symlink_to(elsewhere / "same")
+    assert write_secrets(directory, connection, Backends()) == [written]
+    assert not written.is_symlink()
+    (directory / "s3").symlink_to(elsewhere, target_is_directory=True)
+    with pytest.raises(FailedPrecondition, match=r"s3 is a link.*remove it"):
+        write_secrets(directory, connection, Backends(s3=True))
+    assert [path.name for path in elsewhere.iterdir()] == ["same"]
+
+
+def test_nothing_that_was_prepared_gets_a_secret(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("")
+    theirs.chmod(0o644)
+    (tmp_path / "connection.part").symlink_to(theirs)
+    (tmp_path / "token.part").write_text("")
+    (tmp_path / "token.part").chmod(0o666)
+    for name in ("connection.json", "token"):
+        write_private(tmp_path / name, "secret")
+        assert stat.S_IMODE((tmp_path / name).lstat().st_mode) == 0o600
+    assert theirs.read_text() == ""
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        write_private(tmp_path / "taken", "secret")
+    assert not list(tmp_path.glob(".*"))  # nothing half-made stays
+
+
 def test_the_database_and_the_store_get_one_secret_with_their_users(tmp_path: Path, connection: Connection) -> None:
     write_secrets(tmp_path, connection, Backends(postgres="postgres:5432", s3=True))
     urls = {
@@ -94,7 +139,8 @@ def test_the_command_leaves_a_connection_for_the_machine_itself(
 ) -> None:
     monkeypatch.setenv("TUNELOOM_HOME", str(tmp_path / "home"))
     assert "secrets written" in say("secrets", str(tmp_path / "secrets"), "--published", "1,2,3").stdout
-    assert "up to date" in say("secrets", str(tmp_path / "secrets"), "--published", "1,2,3").stdout
+    again = say("secrets", str(tmp_path / "secrets"), "--published", "1,2,3").stdout
+    assert "up to date" in " ".join(again.split())  # a long path wraps
     inside, outside = Home(tmp_path / "home").connection(), Home(tmp_path / "home" / "loopback").connection()
     assert (inside.registry, outside.registry) == ("registry:8021", "127.0.0.1:2")
     assert outside.gateway == "http://127.0.0.1:1"

@@ -47,6 +47,9 @@ def test_keys_from_the_environment(keys: str, monkeypatch: pytest.MonkeyPatch) -
         ({"ENGINE_HOST_URL": "https://h:1", **ENGINE}, "ENGINE_HOST_URL", "not both"),
         ({"ENGINE_URL": "localhost:8000"}, "ENGINE_URL", "not an http"),
         ({"PORT": "eighty", **ENGINE}, "PORT", "integer"),
+        ({"PUBLISHED": "0.0.0.0", "TRUSTED_NETWORK": "true", **ENGINE}, "PUBLISHED", "BEHIND_TLS_PROXY=true"),
+        ({"PUBLISHED": "[::]", "TRUSTED_NETWORK": "true", **ENGINE}, "PUBLISHED", "TUNELOOM_GATEWAY_TLS_CERTIFICATE"),
+        ({"PUBLISHED": "", **ENGINE}, "PUBLISHED", "plain text"),
         ({"MAX_BODY_BYTES": "1", **ENGINE}, "MAX_BODY_BYTES", "1024"),
     ],
 )
@@ -64,6 +67,23 @@ def test_bad_settings(
     line = next(line for line in lines if line.startswith(f"TUNELOOM_GATEWAY_{named}: "))
     assert says in line
     assert "sk-secret-key" not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"PUBLISHED": "127.0.0.1"},
+        {"PUBLISHED": "[::1]"},
+        {"PUBLISHED": "0.0.0.0", "BEHIND_TLS_PROXY": "true"},
+        {"PUBLISHED": "0.0.0.0", "TLS_CERTIFICATE": "/x/tls.crt", "TLS_KEY": "/x/tls.key"},
+    ],
+)
+def test_a_published_port_is_for_this_machine_or_has_tls(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {"HOST": "0.0.0.0", "TRUSTED_NETWORK": "true", "API_KEY_SHA256S": DIGEST, **ENGINE}
+    assert settings(monkeypatch, **there, **variables).published == variables.get("PUBLISHED", "127.0.0.1")
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,12 @@ def stored(connection: Connection) -> dict[str, Any]:
 
 def write_private(path: Path, text: str) -> None:
     """All of it or nothing, and for the owner's eyes from its first byte."""
-    staged = path.with_suffix(".part")
-    with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE), "w") as output:
-        output.write(text)
-    staged.replace(path)
+    staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")  # a name nobody can have prepared
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    try:
+        with os.fdopen(os.open(staged, flags, PRIVATE_FILE), "w") as output:
+            output.write(text)
+        staged.replace(path)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
