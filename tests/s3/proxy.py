@@ -6,18 +6,19 @@ import http.client
 import re
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from tests.authority import Files
 
 Harm = Literal["503", "500", "drop", "cut"] | None
 """An answer in the server's stead, no answer at all, or half of one."""
 HOP_BY_HOP = ("connection", "transfer-encoding")
+DENIED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"
 SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code></Error>"
 
 
@@ -30,6 +31,8 @@ class Proxy:
     seen: list[tuple[str, str]] = field(default_factory=list)
     passed: list[tuple[str, str]] = field(default_factory=list)
     """What the server has answered."""
+    strict: bool = False
+    """As AWS does, and Ceph does not: a permission refuses `x-amz-` headers that it does not name."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, method: str, pattern: str = "") -> int:
@@ -58,6 +61,8 @@ def proxying(endpoint: str, *, tls: Files | None = None) -> Iterator[Proxy]:
                 harm = proxy.harm(self.command, asked)
             if harm == "drop":
                 self.close_connection = True
+            elif proxy.strict and _unsigned(self.path, self.headers.keys()):
+                self._answer(403, {"content-length": str(len(DENIED))}, DENIED)
             elif harm in ("500", "503"):
                 self._answer(int(harm), {"content-length": str(len(SLOW_DOWN))}, SLOW_DOWN)
             else:
@@ -115,3 +120,10 @@ def proxying(endpoint: str, *, tls: Files | None = None) -> Iterator[Proxy]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def _unsigned(path: str, names: Iterable[str]) -> set[str]:
+    """Headers with a meaning that a permission in the query does not name."""
+    signed = parse_qs(urlsplit(path).query).get("X-Amz-SignedHeaders")
+    meant = {name.lower() for name in names if name.lower().startswith("x-amz-")}
+    return meant - set(signed[0].split(";")) if signed else set()

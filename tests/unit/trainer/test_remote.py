@@ -21,7 +21,14 @@ from tests.unit.trainer.running import eventually, run_dir, running, submit, unt
 from tuneloom_client.trainer import TrainerClient
 from tuneloom_client.uploads import Upload
 from tuneloom_common import children
-from tuneloom_common.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated, Unavailable
+from tuneloom_common.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
 from tuneloom_common.principals import PrincipalEntry
 from tuneloom_common.queue import Lease, Retry
 from tuneloom_trainer.app import TrainerApp
@@ -29,7 +36,7 @@ from tuneloom_trainer.inboxes import Inbox
 from tuneloom_trainer.jobs import Job, JobState, LogTail
 from tuneloom_trainer.launchers.local import LocalLauncher
 from tuneloom_trainer.launchers.remote import RemoteRun
-from tuneloom_trainer.worker.protocol import LoggedEvent
+from tuneloom_trainer.worker.protocol import CheckpointSaved, LoggedEvent
 from tuneloom_trainer.worker.remote import ADDRESS_VARIABLE, TOKEN_VARIABLE, TRAINER_PREFIX, main
 
 NOTE = json.dumps({"type": "note", "text": "hello"})
@@ -304,3 +311,20 @@ async def test_a_report_whose_caller_gave_up_is_not_stored_twice_when_it_is_sent
     inbox.close()
     assert [event.sequence async for batch in inbox.batches() for event in batch] == [1, 2]
     assert await again == 2
+
+
+async def test_what_a_worker_stored_itself_is_hashed_before_it_counts(
+    app: TrainerApp, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    async def end(grace_seconds: float) -> None: ...
+
+    path = tmp_path / "weights"
+    path.write_bytes(b"good")
+    objects = registry.objects
+    file = await objects.put_file(path, name="weights")
+    with app.inboxes.open(Lease("job-a", 1)) as inbox:
+        run = RemoteRun(inbox, objects, app.reports, end=end)
+        await objects._place.overwrite(f"blobs/sha256/{file.sha256}", b"evil")  # as long as what it says it is
+        with pytest.raises(NotFound, match="weights was told as stored and is not"):
+            await run.store(CheckpointSaved(step=1, path="step-00000001", files=(file,)))
+    assert not await objects.has_blob(file.sha256, size=file.size)

@@ -44,12 +44,14 @@ class Bucket:
         self,
         url: str,
         *,
+        name: str,
         prefix: str,
         region: str,
         credentials: CredentialSource,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._url = url
+        self._name = name
         self._prefix = prefix
         self._region = region
         self._credentials = credentials
@@ -69,6 +71,10 @@ class Bucket:
     def key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name
 
+    def source(self, name: str) -> str:
+        """Of an object, as a copy names it."""
+        return quote(f"/{self._name}/{self.key(name)}", safe="/-_.~")
+
     def permission(self, method: str, name: str, *, seconds: int, sha256: str = "") -> Permission | None:
         """URL and headers with which anybody may do this for some seconds; with a hash, with that content alone."""
         signer = self.signer()
@@ -85,6 +91,9 @@ class Bucket:
     def peek(self, requests: Requests, name: str) -> Answer:
         """An object, or a 404 that says whether it is the bucket that is missing."""
         return requests.send("GET", self._sign("GET", name), ok=(404,))
+
+    def put(self, requests: Requests, name: str, content: bytes) -> None:
+        requests.send("PUT", self._sign("PUT", name, content=hashlib.sha256(content).hexdigest()), content)
 
     def delete(self, requests: Requests, name: str) -> None:
         requests.send("DELETE", self._sign("DELETE", name), ok=(404,))

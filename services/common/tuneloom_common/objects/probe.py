@@ -1,10 +1,13 @@
-"""Whether a store can be trusted, seen by trying: with racing writers, one of whom may win, and with a false hash."""
+"""Whether a store can be trusted, seen by trying: with racing writers, one of whom may win, and with permissions that
+are used for more than they say."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Mapping
+from http.client import NOT_IMPLEMENTED
 from urllib.parse import urlsplit
 
 import obstore
@@ -12,11 +15,13 @@ import obstore
 from tuneloom_common.errors import FailedPrecondition
 from tuneloom_common.objects.bucket import Bucket
 from tuneloom_common.objects.creation import Store, by_store
+from tuneloom_common.objects.permissions import Permission
 from tuneloom_common.objects.requests import Refused, Requests
 
 ROUNDS = 12
 WRITERS = 16
 """A server that lets several win does so in every second race; twelve in a row miss it one time in some thousands."""
+CONTENT = b"this"
 
 
 async def require_atomic_create(store: Store, *, url: str, setting: str) -> None:
@@ -41,20 +46,36 @@ async def require_atomic_create(store: Store, *, url: str, setting: str) -> None
 
 
 def binds_content(bucket: Bucket, requests: Requests) -> bool:
-    """Whether a permission for one content really refuses another. Blocks."""
-    name = f"probe/{secrets.token_hex(8)}"
-    permission = bucket.permission("PUT", name, seconds=60, sha256=hashlib.sha256(b"this").hexdigest())
+    """Whether a permission for one content refuses another, and refuses headers that it does not name: some servers
+    obey those, and so would copy another object here, or let everybody read this one. Blocks."""
+    name, source = f"probe/{secrets.token_hex(8)}", f"probe/{secrets.token_hex(8)}"
+    permission = bucket.permission("PUT", name, seconds=60, sha256=hashlib.sha256(CONTENT).hexdigest())
     if permission is None:
         return False
-    headers = {"host": urlsplit(permission.url).netloc, **permission.headers}
+    copy = {"x-amz-copy-source": bucket.source(source)}
+    tries: list[tuple[bytes, dict[str, str]]] = [
+        (b"that", {}),
+        (CONTENT, {"x-amz-acl": "public-read"}),
+        (b"", copy),
+        (CONTENT, copy),
+    ]
     try:
-        requests.send("PUT", lambda: (permission.url, headers), b"that")
+        bucket.put(requests, source, b"that")
+        return not any(_takes(requests, permission, content, more) for content, more in tries)
+    finally:
+        bucket.delete(requests, name)
+        bucket.delete(requests, source)
+
+
+def _takes(requests: Requests, permission: Permission, content: bytes, more: Mapping[str, str]) -> bool:
+    headers = {"host": urlsplit(permission.url).netloc, **permission.headers, **more}
+    try:
+        requests.send("PUT", lambda: (permission.url, headers), content)
     except Refused as refused:
-        if refused.status >= 500 or not refused.status:
-            raise
-        return True
-    bucket.delete(requests, name)
-    return False
+        if refused.status == NOT_IMPLEMENTED or 0 < refused.status < 500:
+            return False
+        raise
+    return True
 
 
 async def _remove(store: Store, name: str) -> None:

@@ -163,7 +163,7 @@ class Requests:
         if length or method in ("PUT", "POST"):
             connection.putheader("content-length", str(length))
         connection.endheaders(None if isinstance(body, Slice) else body)
-        if not isinstance(body, Slice):
+        if not isinstance(body, Slice) or not body.length:
             return
         try:
             self._send_file(connection, body)

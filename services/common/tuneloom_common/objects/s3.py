@@ -73,7 +73,12 @@ class S3:
         bucket_url, prefix = options.bucket_url(parts.netloc), parts.path.strip("/")
         self._source = options.credentials()
         self.bucket = Bucket(
-            bucket_url, prefix=prefix, region=options.found_region, credentials=self._source, clock=clock
+            bucket_url,
+            name=parts.netloc,
+            prefix=prefix,
+            region=options.found_region,
+            credentials=self._source,
+            clock=clock,
         )
         self.store = open_client(
             bucket_url,

@@ -52,8 +52,9 @@ class RemoteRun:
             log.warning(f"a worker's token is not withdrawn: {error_line(error)}", job=self._inbox.lease.id)
 
     async def store(self, saved: CheckpointSaved) -> StoredCheckpoint:
+        """What is stored is read and hashed: the worker may have put it there itself."""
         for file in saved.files:
-            if not await self._objects.has_blob(file.sha256, size=file.size):
+            if not await self._objects.holds(file.sha256, size=file.size):
                 raise NotFound(f"step {saved.step}: {file.path} was told as stored and is not; upload it again")
         return StoredCheckpoint(saved.files, await read_stored(self._objects, saved.files))
 
