@@ -32,9 +32,14 @@ def check_id(value: str, *, field: str) -> str:
     return value
 
 
+def is_sha256(value: str) -> bool:
+    """In the one spelling that hashes have here."""
+    return _SHA256.fullmatch(value) is not None
+
+
 def check_sha256(value: str, *, field: str) -> str:
     """Returns the value when it is a lower-case hex sha256, else raises InvalidArgument naming the field."""
-    if not _SHA256.fullmatch(value):
+    if not is_sha256(value):
         raise InvalidArgument(f"{field}: {value!r} is not a sha256 in lower-case hex", field=field)
     return value
 

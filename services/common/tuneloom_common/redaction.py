@@ -27,9 +27,12 @@ _LOOKS_SECRET = re.compile(
     | (?P<prefix>\b(?:sk-|tl-|hf_|ghp_|github_pat_))[A-Za-z0-9_.-]{4,}
     | (?P<aws>\bA(?:KI|SI)A)[A-Z0-9]{12,}
     | (?P<jwt>\beyJ)[\w-]{8,}\.[\w.-]+
-    | (?P<member>(?:api[_-]?key|authorization|token|password|passwd|secret)["'\\]*\s*[:=]\s*["'\\]*)
+    | (?P<member>
+        (?:api[_-]?key|authorization|token|password|passwd|secret(?:[_-]?(?:access[_-]?)?key)?)
+        ["'\\]*\s*[:=]\s*["'\\]*
+      )
       (?!(?:bearer|basic)\b)[^\s"'\\,;&)\]}]+
-    | (?P<signed>X-Amz-(?:Signature|Credential|Security-Token)=)[^\s&"'\\,;)\]}]+
+    | (?P<signed>(?:\bSignature|X-Amz-(?:Credential|Security-Token))=)[^\s&"'\\,;)\]}]+
     | (?P<user>://[^\s/:@"'\\]*:)[^\s/@"'\\]+(?=@)
     """
 )

@@ -240,3 +240,11 @@ async def test_a_row_is_new_once_and_whoever_comes_second_reads_it(databases: Da
     assert sorted(new for new, _ in taken) == [False] * 7 + [True]
     assert len({epoch for _, epoch in taken}) == 1
     await database.dispose()
+
+
+async def test_no_password_of_a_database_is_told() -> None:
+    url = "postgresql://u:s3cret-1@127.0.0.1:9/db?password=s3cret-2&sslpassword=s3cret-3&sslmode=disable"
+    with pytest.raises(Unavailable, match=r"cannot open the database postgresql://u:\*+@127\.0\.0\.1:9/db") as caught:
+        await open_database(url, migrations="tuneloom_registry.migrations", patience_seconds=0)
+    assert "sslmode=disable" in str(caught.value)
+    assert "s3cret" not in str(caught.value)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import pytest
 from pydantic import SecretStr, ValidationError
+from pydantic_settings import SettingsConfigDict
 
 from tuneloom_common.errors import PermissionDenied
 from tuneloom_common.principals import Principal, PrincipalEntry, Principals
+from tuneloom_common.settings import ServiceSettings, load
 
 HASH = hashlib.sha256(b"key").hexdigest()
 
@@ -55,3 +58,20 @@ def test_an_entry_may_call_its_token_a_key() -> None:
 def test_a_bad_entry_is_refused(entry: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PrincipalEntry.model_validate(entry)
+
+
+def test_a_token_where_its_hash_belongs_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Settings(ServiceSettings):
+        model_config = SettingsConfigDict(env_prefix="TUNELOOM_EXAMPLE_")
+
+        principals: tuple[PrincipalEntry, ...] = ()
+
+    entries = [{"id": "app", name: "a-raw-token", "scopes": ["admin"]} for name in ("token_sha256", "key_sha256")]
+    monkeypatch.setenv("TUNELOOM_EXAMPLE_PRINCIPALS", json.dumps(entries))
+    with pytest.raises(SystemExit):
+        load(Settings)
+    shown = capsys.readouterr().err
+    assert shown.count("is not a sha256 in lower-case hex; make it with") == 2
+    assert "a-raw-token" not in shown

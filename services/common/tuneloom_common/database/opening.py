@@ -38,7 +38,7 @@ async def open_database(
         await _migrate(database, migrations, passing, patience_seconds)
     except (Unavailable, CommandError) as error:
         await database.dispose()
-        shown = parsed.render_as_string(hide_password=True)
+        shown = _shown(parsed)
         if isinstance(error, CommandError):
             raise FailedPrecondition(
                 f"the database {shown} was written by a newer release ({error}); run that one, or restore a copy"
@@ -49,6 +49,12 @@ async def open_database(
         await database.dispose()
         raise
     return database
+
+
+def _shown(url: URL) -> str:
+    """Without its passwords: drivers take them from the query too."""
+    secret = [name for name in url.query if "password" in name.lower()]
+    return url.difference_update_query(secret).render_as_string(hide_password=True)
 
 
 async def _connected(url: URL, limits: Limits, *, service: str) -> tuple[Database, frozenset[str]]:
