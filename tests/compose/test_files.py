@@ -52,6 +52,10 @@ def test_every_container_is_confined(services: dict[str, Any]) -> None:
     for name, service in services.items():
         assert service["read_only"], name
         assert service["mem_limit"], name
+        assert service["cpus"], name
+        assert 0 < service["pids_limit"] <= 4096, name
+        assert service["logging"] == {"driver": "json-file", "options": {"max-file": "3", "max-size": "10m"}}, name
+        assert service["init"], name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert len(service["tmpfs"]) == len(set(service["tmpfs"])), name
@@ -97,6 +101,20 @@ def test_each_service_sees_its_own_secrets_and_no_other(services: dict[str, Any]
             assert seen
         else:
             assert seen <= {owners.get(name, name)}, name
+
+
+def test_who_reaches_the_outside(services: dict[str, Any]) -> None:
+    out = {name for name, service in services.items() if "published" in service.get("networks", ())}
+    assert out == {"registry", "trainer", "gateway"}
+    alone = {name: service["network_mode"] for name, service in services.items() if "network_mode" in service}
+    assert alone == {"secrets": "none", "import": "none"} | ({"bucket": "service:s3"} if "bucket" in services else {})
+
+
+def test_of_seaweedfs_only_s3_is_reached_by_others() -> None:
+    public = read(FILES["public"])
+    bound = [argument for argument in public["s3"]["command"] if argument.startswith("-") and "ip" in argument]
+    assert bound == ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3.ip.bind=0.0.0.0"]
+    assert "-master=127.0.0.1:9333" in str(public["bucket"]["entrypoint"])
 
 
 def test_what_can_be_set_is_in_the_example() -> None:
