@@ -8,7 +8,7 @@ from pydantic import SecretStr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from tuneloom_cli.local.home import Connection, Home
-from tuneloom_common.networks import CA_NEEDED, NetworkSettings, leaves_machine, would_be_read
+from tuneloom_common.networks import CA_NEEDED, NetworkSettings, http_url, leaves_machine, would_be_read
 from tuneloom_common.settings import load
 from tuneloom_common.tls import PeerTls
 
@@ -44,6 +44,8 @@ class ClusterSettings(NetworkSettings):
     @field_validator("registry_address", "trainer_address", "engine_host_url", "gateway_url")
     @classmethod
     def _unread(cls, target: str, info: ValidationInfo) -> str:
+        if target and info.field_name not in GRPC:
+            target = http_url(target)
         plain = not info.data.get("ca") if info.field_name in GRPC else target.startswith("http://")
         if target and plain and not info.data.get("trusted_network") and leaves_machine(target):
             mend = f"set {PREFIX}CA {CA_NEEDED}" if info.field_name in GRPC else "use https://"

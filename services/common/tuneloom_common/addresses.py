@@ -9,8 +9,9 @@ _RESOLVERS = {"dns", "ipv4", "ipv6", "passthrough"}
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only programs on this machine can reach `host`, a name or an address."""
-    if host == "localhost" or host.endswith(".localhost"):
+    """Whether only programs on this machine can reach `host`, a name or an address. Names below `localhost` are asked
+    of servers by many resolvers, who may answer with another machine."""
+    if host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -18,9 +18,23 @@ class NetworkSettings(ServiceSettings):
     it. Lets it listen on an address of other machines, and call them, in plain text."""
 
 
+def http_url(text: str) -> str:
+    """A URL in the one spelling that the rest compares. Raises ValueError, which does not show it: it may hold a
+    password."""
+    text = text.strip()
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or "\\" in text or not text.isprintable() or " " in text:
+        raise ValueError("is not an http:// or https:// URL; write it as https://HOST:PORT")
+    return parts.scheme + text[len(parts.scheme) :]
+
+
 def leaves_machine(target: str) -> bool:
     """Whether gRPC or HTTP calls to a target, or to an http:// URL, pass where others may listen in."""
-    if target.startswith(("http://", "https://")):
+    if target.lower().startswith(("http://", "https://")):
         return not is_loopback(urlsplit(target).hostname or "")
     return any(not is_loopback(host) for host, _ in places(target))
 

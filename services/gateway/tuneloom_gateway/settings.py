@@ -14,13 +14,12 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from tuneloom_client.access import RegistryAccess
 from tuneloom_common.addresses import is_loopback
 from tuneloom_common.listening import ListeningSettings
-from tuneloom_common.networks import leaves_machine, would_be_read
+from tuneloom_common.networks import http_url, leaves_machine, would_be_read
 from tuneloom_common.principals import PrincipalEntry, Scope
 from tuneloom_common.tls import PeerTls
 
 CLIENT_SCOPES: tuple[Scope, ...] = ("inference", "models:read")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_HTTP_URL = re.compile(r"https?://[^\s/]+(/\S*)?")
 
 
 class Settings(ListeningSettings, RegistryAccess):
@@ -150,8 +149,8 @@ class Settings(ListeningSettings, RegistryAccess):
     @field_validator("engine_url", "engine_host_url")
     @classmethod
     def _url(cls, url: str, info: ValidationInfo) -> str:
-        if url and not _HTTP_URL.fullmatch(url):
-            raise ValueError(f"{url!r} is not an http:// or https:// URL")
+        if url:
+            url = http_url(url)
         if url.startswith("http://") and not info.data.get("trusted_network") and leaves_machine(url):
             raise ValueError(would_be_read(url, mend="use https://", prefix="TUNELOOM_GATEWAY_"))
         return url.rstrip("/").removesuffix("/v1")

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from pydantic import ValidationError
 
 from tests.authority import Authority, Files
 from tests.fakes import FakeRegistry, event, serve_registry
+from tuneloom_cli.cluster import ClusterSettings
 from tuneloom_common.tls import ServerTls
 
 TOKEN = "cluster-token"
@@ -164,3 +166,28 @@ async def test_a_gateway_of_another_authority_is_named(cluster: Environment, tmp
     status, _, errors = await say(bare, "chat", "seed", "--message", "hi")
     assert status == 1
     assert "TUNELOOM_CLI_CERTIFICATE" in errors
+
+
+@pytest.mark.parametrize("field", ["gateway_url", "engine_host_url"])
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://prod:8000", "is another machine"),
+        ("HTTP://prod:8000", "is another machine"),
+        (" http://prod:8000", "is another machine"),
+        ("prod:8000", "is not an http"),
+        ("//prod:8000", "is not an http"),
+        ("http://a.localhost:8000", "is another machine"),
+    ],
+)
+def test_no_spelling_of_a_url_sends_keys_in_plain_text(field: str, url: str, told: str) -> None:
+    addresses = {"registry_address": "127.0.0.1:1", "trainer_address": "127.0.0.1:2", "gateway_url": "https://prod"}
+    with pytest.raises(ValidationError, match=told):
+        ClusterSettings.model_validate(addresses | {field: url})
+
+
+def test_a_clusters_urls_are_read_in_one_spelling() -> None:
+    settings = ClusterSettings(
+        registry_address="127.0.0.1:1", trainer_address="127.0.0.1:2", gateway_url=" HTTPS://prod:8000/v1/"
+    )
+    assert settings.gateway_url == "https://prod:8000"

@@ -46,6 +46,7 @@ def test_keys_from_the_environment(keys: str, monkeypatch: pytest.MonkeyPatch) -
         ({}, "ENGINE_HOST_URL", "TUNELOOM_GATEWAY_ENGINE_URL"),
         ({"ENGINE_HOST_URL": "https://h:1", **ENGINE}, "ENGINE_HOST_URL", "not both"),
         ({"ENGINE_URL": "localhost:8000"}, "ENGINE_URL", "not an http"),
+        ({"ENGINE_URL": "http://me:s3cret@prod:port"}, "ENGINE_URL", "is not an http:// or https:// URL; write it"),
         ({"PORT": "eighty", **ENGINE}, "PORT", "integer"),
         ({"PUBLISHED": "0.0.0.0", "TRUSTED_NETWORK": "true", **ENGINE}, "PUBLISHED", "BEHIND_TLS_PROXY=true"),
         ({"PUBLISHED": "[::]", "TRUSTED_NETWORK": "true", **ENGINE}, "PUBLISHED", "TUNELOOM_GATEWAY_TLS_CERTIFICATE"),
@@ -66,6 +67,7 @@ def test_bad_settings(
     lines = capsys.readouterr().err.splitlines()
     line = next(line for line in lines if line.startswith(f"TUNELOOM_GATEWAY_{named}: "))
     assert says in line
+    assert "s3cret" not in line
     assert "sk-secret-key" not in "".join(lines)
 
 
