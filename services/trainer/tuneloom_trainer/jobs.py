@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from pydantic import ValidationError
+
 from tuneloom_common.queue import Lease
 from tuneloom_trainer.specs import TrainingSpec
-from tuneloom_trainer.training_events import DataReport, EventBody, Note, Progress, SampleChat
+from tuneloom_trainer.training_events import Count, DataReport, EventBody, Note, Progress, SampleChat, Text
 
 
 class JobState(StrEnum):
@@ -128,15 +131,15 @@ class StateChanged(EventBody):
 
     kind: ClassVar[str] = "state_changed"
     state: JobState
-    reason: str = ""
+    reason: Text = ""
 
 
 class CheckpointRegistered(EventBody):
     """`version` is the checkpoint's name in the registry."""
 
     kind: ClassVar[str] = "checkpoint"
-    step: int
-    version: str
+    step: Count
+    version: Text
     loss: float = 0.0
 
 
@@ -155,10 +158,11 @@ class JobEvent:
 
 
 def read_body(kind: str, stored: Mapping[str, Any]) -> EventBody:
-    """A body as any release stored it; a kind that is not known here is told as a note."""
-    if kind not in BODIES:
-        return Note(text=f"{kind}: {dict(stored)}")
-    return BODIES[kind].model_validate(stored)
+    """A body as any release stored it; a kind that is not known here, or does not fit, is told as a note."""
+    if kind in BODIES:
+        with suppress(ValidationError):
+            return BODIES[kind].model_validate(stored)
+    return Note(text=f"{kind}: {dict(stored)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from tuneloom_trainer.jobs import Checkpoint, CheckpointRegistered, Job, JobEven
 from tuneloom_trainer.permissions import Permitted
 from tuneloom_trainer.specs import Recipe, TrainingSpec
 from tuneloom_trainer.store.jobs import NewJob
+from tuneloom_trainer.training_events import MAX_COUNT
 from tuneloom_trainer.wire import fill, values_of
-from tuneloom_trainer.worker.protocol import LoggedEvent
+from tuneloom_trainer.worker.protocol import NOT_AN_EVENT, LoggedEvent
 
 REQUEST_FIELDS = {"base_model", "dataset", "output_model", "recipe", "merge", "no_promote"}
 
@@ -62,7 +63,7 @@ def from_report(request: trainer_pb2.ReportEventsRequest) -> list[tuple[LoggedEv
         try:
             line = json.dumps({**json.loads(told), **head})
             events.append((LoggedEvent.parse(line.encode()), line))
-        except (ValueError, LookupError, TypeError) as error:
+        except NOT_AN_EVENT as error:
             field = f"events[{number}]"
             raise InvalidArgument(f"{field}: is not a worker's event ({error!r:.200})", field=field) from None
     return events
@@ -94,7 +95,7 @@ def to_job(job: Job) -> jobs_pb2.TrainingJob:
 def to_checkpoint(checkpoint: Checkpoint) -> jobs_pb2.Checkpoint:
     return jobs_pb2.Checkpoint(
         name=f"trainingJobs/{checkpoint.job_id}/checkpoints/{checkpoint.step}",
-        step=checkpoint.step,
+        step=min(checkpoint.step, MAX_COUNT),  # an earlier release stored any
         version=checkpoint.version,
         loss=checkpoint.loss,
         create_time=_time(checkpoint.create_time),

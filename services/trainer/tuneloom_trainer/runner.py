@@ -20,6 +20,7 @@ from tuneloom_trainer.attempts import Again, Attempt, Ending, Hopeless, Parts, P
 from tuneloom_trainer.jobs import Job, JobState
 from tuneloom_trainer.store import JobStore
 from tuneloom_trainer.store.rows import IDLE_CANCELLED, QUEUED, requests_of
+from tuneloom_trainer.worker.protocol import NOT_AN_EVENT
 
 APPLY_PATIENCE_SECONDS = 120.0
 SWEEP_SECONDS = 30.0
@@ -86,9 +87,9 @@ class Runner:
             if isinstance(error, TuneloomError):
                 return Hopeless(error.reason, error.message)
             return Hopeless("DISK", f"{error}; mend that and submit the job again")
-        except (ValueError, LookupError, TypeError) as error:  # one job's trouble must not end the others
+        except NOT_AN_EVENT as error:  # one job's trouble must not end the others
             log.exception("the worker does not keep the protocol", job=job.id)
-            return Hopeless("WORKER_PROTOCOL", f"the worker does not keep the protocol: {error!r}")
+            return Hopeless("WORKER_PROTOCOL", f"the worker does not keep the protocol: {error!r:.2000}")
 
     async def _keep(self, attempt: Attempt) -> None:
         """Extends the lease and notices what clients ask for, for as long as the attempt lasts."""

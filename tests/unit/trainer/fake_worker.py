@@ -13,6 +13,14 @@ spec = json.loads((run_dir / "spec.json").read_bytes())
 words = spec["training"]["sample_prompts"]
 log = (run_dir / f"events-{spec['lease_epoch']:06d}.jsonl").open("a")
 sequence = 0
+HUGE = 10**30
+RAVINGS = {
+    "overcount": f'{{"seq": %(seq)d, "type": "progress", "step": {HUGE}}}',
+    "undercount": '{"seq": %(seq)d, "type": "progress", "step": -1}',
+    "oversave": f'{{"seq": %(seq)d, "type": "checkpoint", "step": {HUGE}, "path": "checkpoints/x"}}',
+    "overnumber": f'{{"seq": {HUGE}, "type": "note", "text": "x"}}',
+    "nest": '{"seq": %(seq)d, "type": "note", "text": ' + "[" * 100_000 + "]" * 100_000 + "}",
+}
 
 
 def emit(kind: str, **fields: Any) -> None:
@@ -39,6 +47,7 @@ def tell(step: int, last: bool = False) -> None:
 
 
 def main(word: str) -> int:
+    global sequence
     print(f"the word is {word}", flush=True)
     if word == "fail":
         emit("failed", reason="DATA_CONTRACT", message="row 3 is bad")
@@ -51,6 +60,17 @@ def main(word: str) -> int:
     if word == "overtell":
         emit("progress", step="first")
         return 0
+    if word in RAVINGS:
+        log.write(RAVINGS[word] % {"seq": 1} + "\n")
+        return 0
+    if word == "babble":
+        for text in (r"half \ud800 a pair, nothing \u0000", "x" * (20 << 20)):
+            sequence += 1
+            fields = f'"step": 1, "prompt": "{text}", "answer": "{text}", "text": "{text}"'
+            log.write(f'{{"seq": {sequence}, "type": "sample_chat", {fields}}}\n')
+            sequence += 1
+            log.write(f'{{"seq": {sequence}, "type": "note", {fields}}}\n')
+        word = "succeed"
     if word == "ponder":
         signal.pause()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -134,4 +134,4 @@ async def test_texts_that_a_database_cannot_hold_end_a_job_all_the_same(
     assert ended.error_reason.startswith("WHY")
     told = (await store.events_after(job.id, 2))[0].body
     assert isinstance(told, Note)
-    assert told.text == "a\x00b\ud800"
+    assert told.text == "a\ufffdb\ufffd"

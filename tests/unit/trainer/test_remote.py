@@ -153,6 +153,15 @@ async def test_a_far_worker_that_dies_is_started_again(app: TrainerApp, registry
     assert done.lease_epoch == 2
 
 
+@pytest.mark.parametrize("word", ["overcount", "nest"])
+async def test_a_far_worker_that_tells_the_impossible_fails_its_job(
+    app: TrainerApp, registry: FakeRegistry, word: str
+) -> None:
+    async with running(app):
+        failed = await until_state(app, await submit(app, registry, word), JobState.FAILED)
+    assert (failed.error_reason, failed.lease_epoch) == ("WORKER_PROTOCOL", 1)
+
+
 async def test_a_far_worker_whose_lease_is_lost_ends_itself(
     app: TrainerApp, registry: FakeRegistry, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import structlog
 
@@ -38,8 +39,13 @@ class RemoteRun:
 
     async def wait(self) -> int:
         hearing = asyncio.create_task(self._hear())
+        exited = self._inbox.exited
+        ends: set[asyncio.Future[Any]] = {hearing, exited}
         try:
-            return (await asyncio.shield(self._inbox.exited)).status
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if hearing.done():
+                hearing.result()  # raises when what it told is no event
+            return (await asyncio.shield(exited)).status
         finally:
             hearing.cancel()
             await asyncio.gather(hearing, return_exceptions=True)

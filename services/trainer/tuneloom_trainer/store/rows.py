@@ -14,10 +14,12 @@ from tuneloom_common.queue import LeaseLost
 from tuneloom_trainer.jobs import MOVES, Artifact, Checkpoint, Job, JobState, StateChanged
 from tuneloom_trainer.specs import TrainingSpec
 from tuneloom_trainer.tables import job_events, jobs
-from tuneloom_trainer.training_events import EventBody, Progress
+from tuneloom_trainer.training_events import EventBody, Progress, cut
 
 MAX_REASON_CHARS = 63
 """Workers elsewhere may be anybody's; what the column does not hold would keep their job from ever ending."""
+MAX_ERROR_BYTES = 8 << 10
+"""A page of a thousand failed jobs fits into one message."""
 QUEUED = "trainingJobs"
 """What the notifier tells runners under when there may be work; changes of one job are told under its name."""
 
@@ -46,6 +48,7 @@ async def move(
     error."""
     if state not in MOVES[job.state]:
         raise FailedPrecondition(f"{job.name} cannot go from {job.state} to {state}")
+    reason = cut(reason, max_bytes=MAX_ERROR_BYTES)
     values: dict[str, Any] = {"state": state, "update_time": now}
     if state is JobState.FAILED:
         values.update(error=reason, error_reason=error_reason[:MAX_REASON_CHARS])
@@ -92,9 +95,9 @@ def to_job(row: Any) -> Job:
         merge=row.merge,
         promote=row.promote,
         state=JobState(row.state),
-        error=row.error,
+        error=cut(row.error or "", max_bytes=MAX_ERROR_BYTES),
         error_reason=row.error_reason,
-        progress=Progress.model_validate(row.progress) if row.progress else None,
+        progress=Progress.stored(row.progress) if row.progress else None,
         result_version=row.result_version,
         merged_version=row.merged_version,
         lease_epoch=row.lease_epoch,

@@ -7,13 +7,13 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from tuneloom_common.manifests import FileEntry
 from tuneloom_trainer.specs import TrainingSpec
-from tuneloom_trainer.training_events import DataReport, EventBody, Note, Progress, SampleChat
+from tuneloom_trainer.training_events import MAX_COUNT, Count, DataReport, EventBody, Note, Progress, SampleChat, Text
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -78,9 +78,9 @@ class Training(EventBody):
     """The model is loaded and steps begin after `step`."""
 
     kind: ClassVar[str] = "training"
-    step: int = 0
-    total_steps: int = 0
-    device: str = ""
+    step: Count = 0
+    total_steps: Count = 0
+    device: Text = ""
 
 
 class CheckpointSaved(EventBody):
@@ -88,8 +88,8 @@ class CheckpointSaved(EventBody):
     already where the run directory is out of the trainer's reach."""
 
     kind: ClassVar[str] = "checkpoint"
-    step: int
-    path: str
+    step: Count
+    path: Annotated[str, Field(max_length=4096)]
     loss: float = 0.0
     last: bool = False
     files: tuple[FileEntry, ...] = ()
@@ -99,27 +99,36 @@ class Exited(EventBody):
     """The worker has ended; said for it by the process that ran it elsewhere."""
 
     kind: ClassVar[str] = "exited"
-    status: int
-    last_words: str = ""
+    status: Annotated[int, Field(ge=-MAX_COUNT, le=MAX_COUNT)]
+    last_words: Text = ""
 
 
 class Failed(EventBody):
     """Trying again would end the same way."""
 
     kind: ClassVar[str] = "failed"
-    reason: str
-    message: str
+    reason: Text
+    message: Text
 
 
 class Finished(EventBody):
     """Every step is done and saved."""
 
     kind: ClassVar[str] = "finished"
-    step: int = 0
+    step: Count = 0
 
 
 _KINDS = (DataReport, Progress, SampleChat, Note, Validated, Training, CheckpointSaved, Exited, Failed, Finished)
 EVENTS: dict[str, type[EventBody]] = {event.kind: event for event in _KINDS}
+
+
+NOT_AN_EVENT = (ValueError, LookupError, TypeError, OverflowError, RecursionError)
+"""What LoggedEvent.parse raises for a line that is none."""
+
+
+class _Head(BaseModel):
+    seq: Count
+    epoch: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +141,11 @@ class LoggedEvent:
 
     @classmethod
     def parse(cls, line: bytes) -> LoggedEvent:
-        """Raises ValueError, LookupError or TypeError when the line is no event."""
+        """Raises NOT_AN_EVENT when the line is none, or nothing that can be stored and shown."""
         fields = json.loads(line)
         known = EVENTS.get(fields["type"])
-        return cls(int(fields["seq"]), int(fields.get("epoch", 0)), known.model_validate(fields) if known else None)
+        head = _Head(seq=int(fields["seq"]), epoch=int(fields.get("epoch", 0)))  # a progress event's is a fraction
+        return cls(head.seq, head.epoch, known.model_validate(fields) if known else None)
 
 
 class Events(Protocol):

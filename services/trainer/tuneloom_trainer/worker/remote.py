@@ -27,10 +27,14 @@ from tuneloom_common.tls import PeerTls
 from tuneloom_trainer.events import EventTail
 from tuneloom_trainer.training_events import EventBody
 from tuneloom_trainer.worker.protocol import (
+    EXIT_FAILED,
     EXIT_STOPPED,
+    NOT_AN_EVENT,
     CheckpointSaved,
     Exited,
+    Failed,
     LoggedEvent,
+    WorkerFailed,
     WorkerSpec,
     events_file,
 )
@@ -67,11 +71,15 @@ class Reporter:
         try:
             ended = asyncio.ensure_future(child.wait())
             while not ended.done():
-                await self._tell(list(tail.read()))
+                await self._tell(_news(tail))
                 await asyncio.wait({ended}, timeout=TAIL_SECONDS)
-            await self._tell(list(tail.read()))
+            await self._tell(_news(tail))
             await self._report([Exited(status=ended.result(), last_words=children.last_lines(log))])
             return ended.result()
+        except WorkerFailed as error:
+            await child.stop(grace_seconds=0)
+            await self._report([Failed(reason=error.reason, message=str(error)), Exited(status=EXIT_FAILED)])
+            return EXIT_FAILED
         except LOST as error:
             print(f"the trainer hears this worker no more: {error}", file=sys.stderr)  # noqa: T201 - its log
             return EXIT_STOPPED
@@ -130,6 +138,13 @@ class Reporter:
             print(f"{upload.path.name} goes through the trainer: {error}", file=sys.stderr)  # noqa: T201 - its log
             self._direct = False
         return self._direct
+
+
+def _news(tail: EventTail) -> list[LoggedEvent]:
+    try:
+        return list(tail.read())
+    except NOT_AN_EVENT as error:
+        raise WorkerFailed("WORKER_PROTOCOL", f"the worker does not keep the protocol: {error!r:.2000}") from error
 
 
 def _line(event: EventBody | None) -> dict[str, object]:
