@@ -68,6 +68,26 @@ async def test_what_nobody_takes_in_waits_and_is_not_stored_twice(here: Reports,
         await here.tell(job.lease, [(5, "five")])
 
 
+@pytest.mark.parametrize(("count", "size"), [(1000, 1), (2, 8 << 20)])
+async def test_what_waits_has_a_bound(here: Reports, there: Reports, job: Job, count: int, size: int) -> None:
+    await there.admit(job.lease, "token")
+    full = [(sequence, "x" * size) for sequence in range(1, count + 1)]
+    with pytest.raises(Unavailable, match="does not take in"):
+        await here.tell(job.lease, full)
+    with pytest.raises(Unavailable, match="waits already"):
+        await here.tell(job.lease, [(count + 1, "x")])
+    assert await there.told(job.lease, after=0) == full
+
+
+async def test_what_waits_is_read_in_parts(here: Reports, there: Reports, job: Job) -> None:
+    await there.admit(job.lease, "token")
+    backlog = [(sequence, "x") for sequence in range(1, 1502)]  # one report is taken whole where nothing waits
+    with pytest.raises(Unavailable, match="does not take in"):
+        await here.tell(job.lease, backlog)
+    assert await there.told(job.lease, after=0) == backlog[:1000]
+    assert await there.told(job.lease, after=1000) == backlog[1000:]
+
+
 async def test_two_reports_at_once_are_stored_once(here: Reports, there: Reports, queue: JobQueue, job: Job) -> None:
     await there.admit(job.lease, "token")
     here._heard_seconds = 30

@@ -23,6 +23,9 @@ from tuneloom_trainer.tables import attempt_workers, jobs, worker_reports
 
 HEARD_SECONDS = 15.0
 POLL_SECONDS = 0.5
+MAX_WAITING_LINES = 1000
+MAX_WAITING_BYTES = 16 << 20
+"""Of one attempt; a report is taken whole where nothing waits."""
 Line = tuple[int, str]
 """A sequence and the event as its line of the log."""
 
@@ -77,21 +80,24 @@ class Reports:
                     reason="EVENTS_MISSING",
                     metadata={"next_sequence": str(last + 1)},
                 )
+            if news:
+                await self._require_room(db, lease, after=known, news=news)
             for sequence, line in news:
                 await db.execute(worker_reports.insert().values(**_key(lease), sequence=sequence, line=line))
         self._notifier.notify(reports_of(lease))
         return await self._stored(lease, lines[-1][0] if lines else known)
 
     async def told(self, lease: Lease, *, after: int) -> list[Line]:
-        """For who runs the attempt: what came in after a sequence; what came before it is removed."""
+        """For who runs the attempt: what came in after a sequence, the first of it; what came before it is removed."""
         mine = _of(lease)
         async with self._database.read() as db:
-            query = sa.select(worker_reports).where(mine).order_by(worker_reports.c.sequence)
-            rows = (await db.execute(query)).all()
-        if rows and rows[0].sequence <= after:
+            first = await db.scalar(sa.select(sa.func.min(worker_reports.c.sequence)).where(mine))
+            query = sa.select(worker_reports).where(mine, worker_reports.c.sequence > after)
+            rows = (await db.execute(query.order_by(worker_reports.c.sequence).limit(MAX_WAITING_LINES))).all()
+        if first is not None and first <= after:
             async with self._database.write() as db:
                 await db.execute(worker_reports.delete().where(mine, worker_reports.c.sequence <= after))
-        return [(row.sequence, row.line) for row in rows if row.sequence > after]
+        return [(row.sequence, row.line) for row in rows]
 
     def heard(self, lease: Lease) -> AbstractContextManager[Changes]:
         """For who runs the attempt: wakes when something was told."""
@@ -127,6 +133,20 @@ class Reports:
         if row is None:
             raise lease_lost(lease)
         return int(row.worker_sequence)
+
+    async def _require_room(self, db: Transaction, lease: Lease, *, after: int, news: Sequence[Line]) -> None:
+        size = sa.func.coalesce(sa.func.sum(sa.func.length(worker_reports.c.line)), 0)
+        query = sa.select(sa.func.count().label("lines"), size.label("size")).where(
+            _of(lease), worker_reports.c.sequence > after
+        )
+        row = (await db.execute(query)).one()
+        lines, size_bytes = int(row.lines), int(row.size)
+        told = sum(len(line) for _, line in news)  # lines are ASCII
+        if lines and (lines + len(news) > MAX_WAITING_LINES or size_bytes + told > MAX_WAITING_BYTES):
+            raise Unavailable(
+                f"trainingJobs/{lease.id}: what {lines} events of attempt {lease.epoch} tell waits already for the "
+                "trainer that runs it; tell it again"
+            )
 
     async def _newest(self, db: Transaction, lease: Lease) -> int:
         newest = await db.execute(sa.select(sa.func.max(worker_reports.c.sequence)).where(_of(lease)))
