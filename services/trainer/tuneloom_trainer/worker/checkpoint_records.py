@@ -66,14 +66,16 @@ def newest_whole(directory: Path, *, job: str) -> LocalCheckpoint | None:
 def leading_to(newest: LocalCheckpoint, *, after: tuple[int, int]) -> list[LocalCheckpoint]:
     """The whole checkpoints on the way to the newest, from the one `after` (lease epoch, step) up to itself.
 
-    What an attempt saved that others have overtaken since is not on the way."""
+    What an attempt saved that others have overtaken since is not on the way. The newest was found whole and is not read
+    again: it may have gigabytes."""
     epoch, step = after
     way = [
         each
         for each in _all(newest.path.parent, newest.record.job)
         if step < each.record.step <= newest.record.step and epoch <= each.record.lease_epoch
     ]
-    return sorted(filter(_whole, way), key=lambda checkpoint: checkpoint.record.step)
+    whole = (each for each in way if each.path == newest.path or _whole(each))
+    return sorted(whole, key=lambda checkpoint: checkpoint.record.step)
 
 
 def read_record(directory: Path) -> CheckpointRecord:
