@@ -49,11 +49,7 @@ class Cost(NamedTuple):
 
 class Ours:
     def __init__(self, server: Server, directory: Path) -> None:
-        keys = directory / "keys"
-        keys.write_text(
-            f"[default]\naws_access_key_id = {server.one.access}\naws_secret_access_key = {server.one.secret}\n"
-        )
-        options = S3Options(endpoint=server.endpoint, credentials_file=keys)
+        options = S3Options(endpoint=server.endpoint, credentials_file=server.one.write(directory / "keys"))
         self._store = ObjectStore(f"s3://{BUCKET}/ours", options)
 
     async def open(self) -> None:

@@ -8,19 +8,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from tests.chaos.backends import Restarted, disk
-from tests.chaos.installation import ENVIRONMENT, GONE_SECONDS
+from tests.chaos.installation import ANSWER_SECONDS, ENVIRONMENT, until_answered, until_gone
 from tests.chaos.supervisor import write_plan
-from tests.chaos.victims import processes
 from tests.chaos.wires import Wire
 from tests.databases.cluster import Cluster as Postgres
 from tests.databases.cluster import running_cluster
@@ -30,11 +26,9 @@ from tests.s3.servers import Server, ceph
 from tuneloom_cli.clients import Services, connect
 from tuneloom_cli.local.home import Connection, Home, Ports
 from tuneloom_cli.local.processes import Service, local_services
-from tuneloom_common.errors import TuneloomError
 
 BUCKET, PREFIX = "chaos", "objects"
 DISK_MEGABYTES = 3000
-ANSWER_SECONDS = 180.0
 
 
 @dataclass
@@ -75,40 +69,15 @@ class Cluster:
         return await self.gone()
 
     async def gone(self) -> list[int]:
-        deadline = time.monotonic() + GONE_SECONDS
-        while True:
-            if self._supervisor is not None:
-                self._supervisor.poll()
-            left = [pid for pid, _ in processes(self.home.path)]
-            if not left or time.monotonic() > deadline:
-                return left
-            await asyncio.sleep(0.1)
+        """The supervisor is our child: it is gone when it has been waited for."""
+        return await until_gone(self.home.path, look=lambda: self._supervisor and self._supervisor.poll())
 
     async def answered(self) -> None:
         """Returns when every replica of every service answers."""
-        start = time.monotonic()
-        while not await self._answers():
-            assert time.monotonic() < start + ANSWER_SECONDS, f"no answer after {ANSWER_SECONDS:.0f} s"
-            assert self._supervisor is None or self._supervisor.poll() is None, "the supervisor has ended"
-            await asyncio.sleep(0.1)
+        await until_answered(self.replicas, look=self._require_supervisor)
 
-    async def _answers(self) -> bool:
-        connection = self.connection
-        try:
-            async with asyncio.timeout(5), aiohttp.ClientSession() as session:
-                for replica in self.replicas:
-                    await replica.registry.datasets()
-                    await replica.trainer.jobs(at_most=1)
-                for url, key in (
-                    (f"{connection.gateway}/v1/models", connection.api_key),
-                    (f"{connection.engine_host}/replicas", connection.service_token),
-                ):
-                    async with session.get(url, headers={"authorization": f"Bearer {key}"}) as answer:
-                        if answer.status != 200:
-                            return False
-        except (TuneloomError, aiohttp.ClientError, OSError, TimeoutError):
-            return False
-        return True
+    def _require_supervisor(self) -> None:
+        assert self._supervisor is None or self._supervisor.poll() is None, "the supervisor has ended"
 
 
 @asynccontextmanager
@@ -124,7 +93,7 @@ async def standing(directory: Path) -> AsyncIterator[Cluster]:
         second = replace(connection, registry=f"127.0.0.1:{rest[2]}", trainer=f"127.0.0.1:{rest[3]}")
         full = stack.enter_context(disk(home.path / "disk", megabytes=DISK_MEGABYTES))
         cluster = Cluster(home, connection, postgres, s3, [], full)
-        plan = _Plan(cluster, second, _credentials(directory, s3))
+        plan = _Plan(cluster, second, s3.one.write(directory / "s3-keys"))
         try:
             write_plan(home, await plan.services())
             cluster.services = await stack.enter_async_context(connect(connection))
@@ -208,10 +177,3 @@ def _backends(directory: Path) -> Iterator[tuple[Postgres, Server]]:
     with running_cluster() as postgres, ceph.serving(directory / "ceph") as s3:
         make_bucket(s3, BUCKET)
         yield postgres, s3
-
-
-def _credentials(directory: Path, s3: Server) -> Path:
-    path = directory / "s3-keys"
-    path.touch(mode=0o600)
-    path.write_text(f"[default]\naws_access_key_id = {s3.one.access}\naws_secret_access_key = {s3.one.secret}\n")
-    return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,33 +65,47 @@ class Ground:
         return await self.gone()
 
     async def gone(self) -> list[int]:
-        deadline = time.monotonic() + GONE_SECONDS
-        while True:
-            left = [pid for pid, _ in processes(self.home)]
-            if not left or time.monotonic() > deadline:
-                return left
-            await asyncio.sleep(0.1)
+        return await until_gone(self.home)
 
     async def answered(self) -> None:
         """Returns when registry, trainer, gateway and engine host all answer."""
-        start = time.monotonic()
-        while not await self._answers():
-            assert time.monotonic() < start + ANSWER_SECONDS, f"no answer after {ANSWER_SECONDS:.0f} s"
-            await asyncio.sleep(0.1)
+        await until_answered([self.services])
 
-    async def _answers(self) -> bool:
-        connection = self.services.connection
-        try:
-            async with asyncio.timeout(5), aiohttp.ClientSession() as session:
-                await self.services.registry.datasets()
-                await self.services.trainer.jobs(at_most=1)
-                for url, key in (
-                    (f"{connection.gateway}/v1/models", connection.api_key),
-                    (f"{connection.engine_host}/replicas", connection.service_token),
-                ):
-                    async with session.get(url, headers={"authorization": f"Bearer {key}"}) as answer:
-                        if answer.status != 200:
-                            return False
-        except (TuneloomError, aiohttp.ClientError, OSError, TimeoutError):
-            return False
-        return True
+
+async def until_gone(home: Path, *, look: Callable[[], object] = lambda: None) -> list[int]:
+    """Waits for the end of everything of a home; the pids of what is left after a grace. `look` is called meanwhile."""
+    deadline = time.monotonic() + GONE_SECONDS
+    while True:
+        look()
+        left = [pid for pid, _ in processes(home)]
+        if not left or time.monotonic() > deadline:
+            return left
+        await asyncio.sleep(0.1)
+
+
+async def until_answered(replicas: Sequence[Services], *, look: Callable[[], object] = lambda: None) -> None:
+    """Returns when every registry, trainer, gateway and engine host answers. `look` is called meanwhile."""
+    start = time.monotonic()
+    while not await _all_answer(replicas):
+        assert time.monotonic() < start + ANSWER_SECONDS, f"no answer after {ANSWER_SECONDS:.0f} s"
+        look()
+        await asyncio.sleep(0.1)
+
+
+async def _all_answer(replicas: Sequence[Services]) -> bool:
+    connection = replicas[0].connection
+    try:
+        async with asyncio.timeout(5), aiohttp.ClientSession() as session:
+            for replica in replicas:
+                await replica.registry.datasets()
+                await replica.trainer.jobs(at_most=1)
+            for url, key in (
+                (f"{connection.gateway}/v1/models", connection.api_key),
+                (f"{connection.engine_host}/replicas", connection.service_token),
+            ):
+                async with session.get(url, headers={"authorization": f"Bearer {key}"}) as answer:
+                    if answer.status != 200:
+                        return False
+    except (TuneloomError, aiohttp.ClientError, OSError, TimeoutError):
+        return False
+    return True

@@ -34,9 +34,7 @@ def keys_file(tmp_path: Path) -> Callable[[Keys], Path]:
     """Writes a key pair as an operator would."""
 
     def write(keys: Keys) -> Path:
-        path = tmp_path / f"keys-{secrets.token_hex(2)}"
-        path.write_text(f"[default]\naws_access_key_id = {keys.access}\naws_secret_access_key = {keys.secret}\n")
-        return path
+        return keys.write(tmp_path / f"keys-{secrets.token_hex(2)}")
 
     return write
 
